@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cassandra's deterministic built-in functions. What is not listed counts as a function whose value differs:
+ * the cost of a missing entry is a row sync, the cost of a wrong one would be a difference between the
+ * clusters.
+ *
+ * Left out on purpose: now, uuid and current*; aggregates (no write can call them); random_* of later
+ * versions.
+ */
+#include "cql/functions.h"
+
+/* clang-format off */
+static const char *const fixed[] = {
+	/* keys and casts */
+	"token", "cast",
+	/* time */
+	"dateof", "unixtimestampof", "mintimeuuid", "maxtimeuuid", "min_timeuuid", "max_timeuuid", "todate",
+	"totimestamp", "tounixtimestamp", "to_date", "to_timestamp", "to_unix_timestamp", "floor",
+	/* JSON */
+	"fromjson", "tojson", "from_json", "to_json",
+	/* since Cassandra 5: mathematics, collections, masking, vectors, text */
+	"abs", "exp", "log", "log10", "round", "map_keys", "map_values", "collection_count", "collection_min",
+	"collection_max", "collection_sum", "collection_avg", "mask_null", "mask_default", "mask_replace",
+	"mask_inner", "mask_outer", "mask_hash", "similarity_cosine", "similarity_euclidean",
+	"similarity_dot_product", "length", "octet_length", "format_bytes", "format_time",
+	NULL,
+};
+
+/* Types that have conversions <type>AsBlob, blobAs<type> and castAs<type>. */
+static const char *const types[] = {
+	"ascii", "bigint", "boolean", "counter", "date", "decimal", "double", "duration", "float", "inet", "int",
+	"smallint", "text", "time", "timestamp", "timeuuid", "tinyint", "uuid", "varchar", "varint", NULL,
+};
+/* clang-format on */
+
+#define NAME_MAX_KNOWN 32
+
+static bool listed(const char *const *list, const char *name, size_t size)
+{
+	for (; *list; list++)
+		if (strlen(*list) == size && !memcmp(*list, name, size))
+			return true;
+	return false;
+}
+
+static bool has_prefix(const char *name, size_t size, const char *prefix, size_t *ret_length)
+{
+	size_t n = strlen(prefix);
+
+	if (size <= n || memcmp(name, prefix, n))
+		return false;
+	*ret_length = n;
+	return true;
+}
+
+static bool is_conversion(const char *name, size_t size)
+{
+	static const char *const prefixes[] = {"blob_as_", "blobas", "cast_as_", "castas", NULL};
+	static const char *const suffixes[] = {"_as_blob", "asblob", NULL};
+	size_t n;
+
+	for (const char *const *p = prefixes; *p; p++)
+		if (has_prefix(name, size, *p, &n))
+			return listed(types, name + n, size - n);
+	for (const char *const *s = suffixes; *s; s++) {
+		n = strlen(*s);
+		if (size > n && !memcmp(name + size - n, *s, n))
+			return listed(types, name, size - n);
+	}
+	return false;
+}
+
+bool function_is_fixed(struct span name, bool fold)
+{
+	char text[NAME_MAX_KNOWN];
+
+	if (name.size > sizeof(text))
+		return false;
+	for (size_t i = 0; i < name.size; i++) {
+		uint8_t c = name.data[i];
+		text[i] = (char)(fold && c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+	}
+	return listed(fixed, text, name.size) || is_conversion(text, name.size);
+}

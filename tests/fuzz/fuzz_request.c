@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Input: an envelope. What parses keeps its values through edits and through encoding for every version. */
+#include <errno.h>
+
+#include "cql/request.h"
+#include "fuzz/holds.h"
+
+static void check_same(const struct request *a, const struct request *b)
+{
+	HOLDS(span_equal(a->text, b->text) && span_equal(a->id, b->id) &&
+	      a->params.consistency == b->params.consistency);
+	HOLDS(a->params.values_count == b->params.values_count &&
+	      span_equal(a->params.values, b->params.values));
+	HOLDS(a->batch_count == b->batch_count && span_equal(a->batch_children, b->batch_children));
+}
+
+static void check_edits(const struct request *r, uint8_t *to)
+{
+	struct edit e[REQUEST_EDITS_MAX];
+	unsigned count = request_pin_timestamp(r, -7, e);
+	size_t from = 0, at = 0;
+	struct request again;
+
+	for (unsigned i = 0; i < count; i++, at += e[i - 1].size) {
+		HOLDS(e[i].at >= from && e[i].at + e[i].remove <= r->body.size);
+		memcpy(to + at, r->body.data + from, e[i].at - from);
+		at += e[i].at - from;
+		memcpy(to + at, e[i].insert, e[i].size);
+		from = e[i].at + e[i].remove;
+	}
+	memcpy(to + at, r->body.data + from, r->body.size - from);
+	at += r->body.size - from;
+	HOLDS(at == r->body.size + (size_t)edits_growth(e, count));
+	HOLDS(request_parse(r->version, r->header_flags, r->opcode, span_of(to, at), &again) == 0);
+	check_same(r, &again);
+	HOLDS(!count ||
+	      (again.params.timestamp == -7 && again.params.flags == (r->params.flags | QUERY_TIMESTAMP)));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct frame_header h;
+	struct request r, again;
+	struct span value, id;
+
+	if (frame_header_read(data, size, &h) < 0)
+		return 0;
+	struct span body = span_of(data + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE);
+	startup_option(body, "COMPRESSION", &value);
+	int rc = request_execute_id(h.flags, body, &id);
+	if (request_parse(h.version, h.flags, h.opcode, body, &r))
+		return 0;
+	HOLDS(h.opcode != OP_EXECUTE || (rc == 0 && span_equal(id, r.id)));
+	size_t room = request_encode_bound(&r);
+	uint8_t *to = malloc(room);
+	check_edits(&r, to);
+	for (uint8_t v = 3; v <= 5; v++) {
+		struct request_target t = {.version = v, .consistency = -1, .keyspace = span_text("ks")};
+		t.result_metadata_id = span_text("id");
+		ssize_t n = request_encode(&r, &t, to, room);
+		HOLDS(n >= FRAME_HEADER_SIZE || n == -ENOTSUP);
+		if (n < 0)
+			continue;
+		body = span_of(to + FRAME_HEADER_SIZE, (size_t)n - FRAME_HEADER_SIZE);
+		HOLDS(request_parse(v, to[1], r.opcode, body, &again) == 0);
+		check_same(&r, &again);
+	}
+	free(to);
+	return 0;
+}
