@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/conn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/magic.h"
+
+#define CONN_MAGIC 0xC0111EC7u
+#define CHUNK_MIN (16u << 10)
+
+struct chunk {
+	struct chunk *next;
+	size_t at, end, capacity;
+	uint8_t data[];
+};
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void update_events(struct conn *c)
+{
+	int events = (c->reading ? UV_READABLE : 0) | (c->writing ? UV_WRITABLE : 0);
+
+	if (c->closing)
+		return;
+	if (events)
+		uv_poll_start(&c->poll, events, on_poll);
+	else
+		uv_poll_stop(&c->poll);
+}
+
+static void drop_queue(struct conn *c)
+{
+	while (c->head) {
+		struct chunk *next = c->head->next;
+
+		free(c->head);
+		c->head = next;
+	}
+	c->tail = NULL;
+	c->queued = 0;
+}
+
+static void flush(struct conn *c)
+{
+	while (c->head) {
+		struct iovec iov[16];
+		int count = 0;
+
+		for (struct chunk *k = c->head; k && count < 16; k = k->next)
+			iov[count++] = (struct iovec){k->data + k->at, k->end - k->at};
+		ssize_t n = stream_write(&c->stream, iov, count);
+		if (n == -EAGAIN)
+			break;
+		if (n < 0) {
+			c->broken = true;
+			c->error = (int)n;
+			drop_queue(c);
+			c->writing = false;
+			update_events(c);
+			c->ops->failed(c, c->error);
+			return;
+		}
+		c->queued -= (size_t)n;
+		while (n > 0) {
+			struct chunk *k = c->head;
+			size_t part = k->end - k->at < (size_t)n ? k->end - k->at : (size_t)n;
+
+			k->at += part;
+			n -= (ssize_t)part;
+			if (k->at == k->end) {
+				c->head = k->next;
+				if (!c->head)
+					c->tail = NULL;
+				free(k);
+			}
+		}
+	}
+	if (!c->head && c->writing) {
+		c->writing = false;
+		update_events(c);
+	}
+	if (c->congested && c->queued <= CONN_LOW) {
+		c->congested = false;
+		c->ops->drained(c);
+	}
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+	struct conn *c = poll->data;
+
+	MAGIC_CHECK(c, CONN_MAGIC);
+	if (c->closing)
+		return;
+	if (status < 0) {
+		c->broken = true;
+		c->ops->failed(c, status);
+		return;
+	}
+	if (c->broken) {
+		/* A send failed while the owner was busy; tell it now. */
+		c->ops->failed(c, c->error);
+		return;
+	}
+	if (events & UV_WRITABLE)
+		flush(c);
+	if (!c->closing && c->reading && (events & (UV_READABLE | UV_DISCONNECT)))
+		c->ops->readable(c);
+}
+
+int conn_init(struct conn *c, uv_loop_t *loop, struct stream stream, const struct conn_ops *ops, void *owner)
+{
+	memset(c, 0, sizeof(*c));
+	c->stream = stream;
+	c->ops = ops;
+	c->owner = owner;
+	int r = uv_poll_init(loop, &c->poll, stream.fd);
+	if (r < 0)
+		return r;
+	c->magic = CONN_MAGIC;
+	c->poll.data = c;
+	return 0;
+}
+
+void conn_read(struct conn *c, bool on)
+{
+	if (c->reading == on)
+		return;
+	c->reading = on;
+	update_events(c);
+}
+
+static int queue_bytes(struct conn *c, const uint8_t *data, size_t size)
+{
+	while (size > 0) {
+		struct chunk *k = c->tail;
+
+		if (!k || k->end == k->capacity) {
+			size_t capacity = size > CHUNK_MIN ? size : CHUNK_MIN;
+
+			k = malloc(sizeof(*k) + capacity);
+			if (!k)
+				return -ENOMEM;
+			*k = (struct chunk){.capacity = capacity};
+			if (c->tail)
+				c->tail->next = k;
+			else
+				c->head = k;
+			c->tail = k;
+		}
+		size_t part = k->capacity - k->end < size ? k->capacity - k->end : size;
+		memcpy(k->data + k->end, data, part);
+		k->end += part;
+		c->queued += part;
+		data += part;
+		size -= part;
+	}
+	return 0;
+}
+
+int conn_send(struct conn *c, const struct iovec *iov, int count)
+{
+	size_t skip = 0;
+
+	if (c->broken || c->closing)
+		return c->error ? c->error : -EPIPE;
+	if (!c->head) {
+		ssize_t n = stream_write(&c->stream, iov, count);
+
+		if (n < 0 && n != -EAGAIN) {
+			c->broken = true;
+			c->error = (int)n;
+			/* The loop reports it: a caller in the middle of its work must not lose its session. */
+			c->writing = true;
+			update_events(c);
+			return c->error;
+		}
+		skip = n > 0 ? (size_t)n : 0;
+	}
+	for (int i = 0; i < count; i++) {
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		if (queue_bytes(c, (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip) < 0) {
+			c->broken = true;
+			c->error = -ENOMEM;
+			c->writing = true;
+			update_events(c);
+			return -ENOMEM;
+		}
+		skip = 0;
+	}
+	if (c->head && !c->writing) {
+		c->writing = true;
+		update_events(c);
+	}
+	if (c->queued > CONN_HIGH)
+		c->congested = true;
+	return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct conn *c = handle->data;
+
+	MAGIC_CHECK(c, CONN_MAGIC);
+	c->magic = 0;
+	c->ops->closed(c);
+}
+
+void conn_close(struct conn *c)
+{
+	if (c->closing)
+		return;
+	c->closing = true;
+	c->reading = c->writing = false;
+	uv_close((uv_handle_t *)&c->poll, on_closed);
+	/* libuv has taken the descriptor out of its set by now. */
+	c->stream.ops->close(&c->stream);
+	drop_queue(c);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection on a worker's loop: a stream, its readiness, and what could not be written yet.
+ *
+ *   send(iov) ──▶ nothing queued: straight into the socket ──▶ what did not fit is copied into the queue
+ *             └─▶ something queued: behind it                     └─ flushed when the socket is writable
+ *
+ * Back-pressure is the owner's: conn_congested() says that the queue is above CONN_HIGH, `drained` is called when it has
+ * fallen below CONN_LOW; meanwhile the owner stops reading whoever feeds it.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+#include "net/addr.h"
+#include "net/stream.h"
+
+#define CONN_HIGH (256u << 10)
+#define CONN_LOW (64u << 10)
+
+struct conn;
+struct chunk;
+
+struct conn_ops {
+	void (*readable)(struct conn *c);
+	void (*drained)(struct conn *c);        /* the queue fell below CONN_LOW after having been above CONN_HIGH */
+	void (*failed)(struct conn *c, int error); /* −errno: writing failed; called from the loop, never from conn_send() */
+	void (*closed)(struct conn *c);         /* after conn_close(): the memory may go now */
+};
+
+struct conn {
+	uint32_t magic;
+	bool reading, writing, congested, broken, closing;
+	int error;
+	uv_poll_t poll;
+	struct stream stream;
+	const struct conn_ops *ops;
+	void *owner;
+	struct chunk *head, *tail;
+	size_t queued; /* bytes in the queue */
+};
+
+/* Takes the stream and begins on `loop`, not yet reading. The owner keeps the memory until `closed`. 0 or −errno. */
+int conn_init(struct conn *c, uv_loop_t *loop, struct stream stream, const struct conn_ops *ops, void *owner);
+
+/* Starts or stops calling `readable`. */
+void conn_read(struct conn *c, bool on);
+
+/* Reads once. Bytes, 0 = end of stream, −EAGAIN, −errno. */
+static inline ssize_t conn_recv(struct conn *c, void *to, size_t size)
+{
+	return stream_read(&c->stream, to, size);
+}
+
+/*
+ * Sends or queues the bytes (borrows them). Returns 0; or −errno when the connection is broken or memory is short,
+ * after which it only waits to be closed.
+ */
+int conn_send(struct conn *c, const struct iovec *iov, int count);
+
+static inline bool conn_congested(const struct conn *c)
+{
+	return c->congested;
+}
+
+/* Stops everything and closes the socket. `closed` comes later from the loop. Calling it twice is harmless. */
+void conn_close(struct conn *c);
