@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a QUERY, PREPARE, EXECUTE or BATCH does, as far as the relay must know. Lives while its envelope does. */
+#pragma once
+#include "cql/request.h"
+#include "cql/statement.h"
+#include "relay/prepared.h"
+
+struct session;
+
+struct analysis {
+	struct request request;            /* views of the plain body */
+	const struct statement *statement; /* of the text, of the prepared statement, or `own` */
+	struct statement own;
+	struct prepared_slot *slot;        /* EXECUTE with a known id (borrows; not yet counted as a use) */
+	struct span unknown_id;            /* an id that the map does not know */
+	enum unmirrored unmirrored;
+	enum topology topology;
+	bool compressed;                   /* v3/v4: the envelope's body is compressed, request is of the plain one */
+};
+
+/* A statement that was sent to be prepared, until its answer comes. */
+struct pending_prepare {
+	char keyspace[CQL_NAME_MAX + 1];
+	size_t size;
+	char text[];
+};
+
+/* Fills *ret. 0, CQL_MALFORMED, −ENOMEM. The views hold until the next analyse() of this worker. */
+int analyse(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct analysis *ret);

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prepared statements: one node-wide map from either cluster's id to text, keyspace and what the statement does.
+ *
+ *   node-wide (mutex; PREPARE only)          each worker (no lock; every EXECUTE)
+ *   id ─▶ struct prepared ◀────shares──────── struct prepared_slot ◀── id
+ *
+ * Ids of the two clusters are usually equal (MD5 of keyspace and text) but need not be. What one side answered to
+ * PREPARE is a `prepared_remote`, published once and replaced, never changed.
+ */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cql/response.h"
+#include "cql/statement.h"
+#include "relay/relay.h"
+
+#define PREPARED_ID_MAX 64          /* Cassandra's ids have 16 bytes; the protocol allows 65535 */
+#define PREPARED_ENTRIES_MAX 100000 /* then the map is emptied, and clients prepare again */
+#define PREPARED_TEXT_MAX (64u << 20)
+
+struct prepared_remote {
+	uint8_t id_size, result_id_size;
+	uint8_t id[PREPARED_ID_MAX];
+	uint8_t result_id[PREPARED_ID_MAX]; /* result_metadata_id (v5), size 0 when the answer came in v3/v4 */
+	uint64_t bind_hash, result_hash;    /* of names and types, for comparing the two sides */
+	struct prepared_remote *older;      /* kept until the entry dies: readers may still look at it */
+};
+
+struct prepared {
+	_Atomic uint32_t references;
+	struct statement statement; /* refined by the bind variables' types */
+	char keyspace[CQL_NAME_MAX + 1];
+	struct prepared_remote *_Atomic remote[SIDES];
+	_Atomic bool result_differs, bind_differs; /* what the two sides said does not agree */
+	uint32_t text_size;
+	char text[]; /* NUL-terminated for logs of table names only; never logged whole */
+};
+
+struct prepared_slot {
+	struct prepared *prepared;
+	uint32_t uses; /* by requests in flight and records of this worker */
+};
+
+struct prepared_map *prepared_map_new(void);
+void prepared_map_free(struct prepared_map *m);
+uint32_t prepared_map_count(struct prepared_map *m);
+
+/*
+ * `side` answered PREPARE of `text` in `keyspace` with `answer`. Finds or makes the entry and publishes the answer.
+ * Any thread; locks. 0, −ENOMEM, −E2BIG (id too long).
+ */
+int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, struct span text, const char *keyspace,
+		       const struct prepared_result *answer);
+
+/* Calls back for each entry, under the map's lock: gather, do not block. Stops when it returns false. */
+void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, struct prepared *p), void *context);
+
+static inline struct prepared *prepared_get(struct prepared *p)
+{
+	atomic_fetch_add_explicit(&p->references, 1, memory_order_relaxed);
+	return p;
+}
+void prepared_put(struct prepared *p); /* NULL is fine */
+
+static inline const struct prepared_remote *prepared_on(const struct prepared *p, enum side side)
+{
+	return atomic_load_explicit(&((struct prepared *)p)->remote[side], memory_order_acquire);
+}
+
+/* A worker's view. */
+struct prepared_cache;
+struct prepared_cache *prepared_cache_new(struct prepared_map *m);
+void prepared_cache_free(struct prepared_cache *c);
+
+/* The statement with that id on either side, or NULL. Locks only the first time an id is seen by this worker. */
+struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id);
+
+static inline struct prepared_slot *prepared_use(struct prepared_slot *s)
+{
+	s->uses++;
+	return s;
+}
+void prepared_release(struct prepared_slot *s); /* NULL is fine */

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/relay.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/prepared.h"
+#include "relay/topology.h"
+#include "relay/worker.h"
+
+int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct error *error)
+{
+	r->tap = tap;
+	r->mirror = mirror;
+	r->prepared = prepared_map_new();
+	r->topology = topology_store_new();
+	if (!r->prepared || !r->topology)
+		return error_set(error, -ENOMEM, "out of memory");
+	for (unsigned i = 0; i < r->options.workers; i++) {
+		struct worker *w = worker_new(r, i, error);
+
+		if (!w)
+			return -EINVAL;
+		r->workers[r->worker_count++] = w;
+	}
+	for (unsigned i = 0; i < r->worker_count; i++) {
+		int failed = worker_start(r->workers[i]);
+
+		if (failed < 0)
+			return error_set(error, failed, "cannot start a thread: %s", strerror(-failed));
+	}
+	return 0;
+}
+
+struct round {
+	_Atomic unsigned left;
+	void (*job)(struct worker *w, void *context);
+	void (*after)(void *context);
+	void *context;
+};
+
+static void run_one(struct worker *w, void *context)
+{
+	struct round *round = context;
+
+	round->job(w, round->context);
+	if (atomic_fetch_sub(&round->left, 1) == 1) {
+		if (round->after)
+			round->after(round->context);
+		free(round);
+	}
+}
+
+int relay_each_worker(struct relay *r, void (*job)(struct worker *w, void *context), void (*after)(void *context),
+		      void *context)
+{
+	struct round *round = malloc(sizeof(*round));
+
+	if (!round)
+		return -ENOMEM;
+	*round = (struct round){.left = r->worker_count, .job = job, .after = after, .context = context};
+	for (unsigned i = 0; i < r->worker_count; i++)
+		if (worker_post(r->workers[i], run_one, round) < 0)
+			abort(); /* a worker that misses a message would serve clients on the wrong side */
+	return 0;
+}
+
+static void serve_one(struct worker *w, void *context)
+{
+	(void)context;
+	worker_serve(w);
+}
+
+void relay_serve(struct relay *r)
+{
+	relay_each_worker(r, serve_one, NULL, NULL);
+}
+
+static void stop_one(struct worker *w, void *context)
+{
+	(void)context;
+	worker_stop(w);
+}
+
+void relay_stop(struct relay *r)
+{
+	relay_each_worker(r, stop_one, NULL, NULL);
+	for (unsigned i = 0; i < r->worker_count; i++)
+		pthread_join(r->workers[i]->thread, NULL);
+}
+
+void relay_done(struct relay *r)
+{
+	for (unsigned i = 0; i < r->worker_count; i++)
+		worker_free(r->workers[i]);
+	r->worker_count = 0;
+	prepared_map_free(r->prepared);
+	topology_store_free(r->topology);
+}
+
+struct new_course {
+	struct course course;
+	void (*after)(void *context);
+	void *context;
+};
+
+static void course_one(struct worker *w, void *context)
+{
+	struct new_course *n = context;
+
+	worker_set_course(w, &n->course);
+}
+
+static void course_after(void *context)
+{
+	struct new_course *n = context;
+
+	if (n->after)
+		n->after(n->context);
+	free(n);
+}
+
+int relay_set_course(struct relay *r, const struct course *course, void (*after)(void *context), void *context)
+{
+	struct new_course *n = malloc(sizeof(*n));
+
+	if (!n)
+		return -ENOMEM;
+	*n = (struct new_course){.course = *course, .after = after, .context = context};
+	r->course = *course;
+	return relay_each_worker(r, course_one, course_after, n);
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The relay: what all workers share.
+ *
+ *               accept                    frames                      frames
+ *   client ───────────────▶ session ────────────────▶ upstream[ORIGIN] ────────▶ origin replica
+ *                            │  └───────────────────▶ upstream[TARGET] ────────▶ target node
+ *                            └─ writes ─▶ tap (the mirror, through tap.h)
+ *
+ * A session, its upstreams and its writes live on one worker thread; nothing on their path takes a lock. What is shared
+ * between workers (prepared statements, frozen topology) is read through copies that each worker keeps.
+ */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "net/addr.h"
+
+enum side { ORIGIN, TARGET, SIDES };
+
+static inline enum side side_other(enum side s)
+{
+	return s == ORIGIN ? TARGET : ORIGIN;
+}
+
+static inline const char *side_name(enum side s)
+{
+	return s == ORIGIN ? "origin" : "target";
+}
+
+#define RELAY_WORKERS_MAX 16
+#define RELAY_NODES_MAX 64
+
+struct intercept;
+struct worker;
+struct tap_ops;
+struct prepared_map;
+struct topology_store;
+
+/* A cluster as configured: where to dial, who to be there. Strings are borrowed for the life of the relay. */
+struct cluster {
+	struct addr nodes[RELAY_NODES_MAX]; /* contact points, resolved */
+	unsigned node_count;
+	const char *username, *password; /* "" = none */
+};
+
+/* What new requests are to be done with. Workers get it by message, so that all requests of a turn see the same. */
+struct course {
+	enum side primary;   /* who answers clients */
+	bool mirroring;      /* successful writes go to the other side as well */
+	bool frozen;         /* topology answers stay as the origin gave them */
+	bool warm;           /* sessions open the other side in advance: a switch is near */
+	bool finished;       /* the origin is left for good: its connections close after a grace period */
+};
+
+struct relay_options {
+	unsigned workers;
+	struct addr explicit_listen; /* AF_UNSPEC = off: for clients that are pointed at the agent */
+	struct addr agent4, agent6;  /* for intercepted connections; AF_UNSPEC = off. The port is filled in when it was 0 */
+	struct cluster cluster[SIDES];
+	uint32_t sessions_max;         /* node-wide */
+	uint32_t requests_max;         /* in flight on this node */
+	uint32_t session_requests_max; /* in flight on one session */
+	uint32_t frame_max;            /* bytes of a request's body */
+	unsigned dial_timeout_ms, stop_ms;
+	bool configured_auth;          /* else the client's own handshake is passed through */
+	bool any_client;               /* configured_auth: do not compare the client's credentials */
+	bool freeze_topology;
+	enum { RELAY_DDL_MIRROR, RELAY_DDL_REFUSE, RELAY_DDL_IGNORE } ddl;
+	uint32_t mark;                 /* SO_MARK for dials, 0 = none */
+	const char *state_directory;   /* "" = nothing is kept */
+};
+
+struct relay {
+	struct relay_options options;
+	struct intercept *intercept; /* NULL = explicit only */
+	struct course course;        /* as last given to the workers; the main thread's */
+	_Atomic uint32_t session_count;
+	_Atomic uint8_t version_cap; /* highest protocol version that new sessions may speak; 0 = no cap */
+	struct prepared_map *prepared;
+	struct topology_store *topology;
+	const struct tap_ops *tap;
+	void *mirror;                /* the tap's shared state */
+	struct worker *workers[RELAY_WORKERS_MAX];
+	unsigned worker_count;
+};
+
+/*
+ * Makes the workers, opens their listeners, and starts the threads. `tap` may be NULL (nothing is ever mirrored).
+ * 0, or −errno with the reason. The relay is not yet accepting: relay_serve().
+ */
+int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct error *error);
+
+/* Workers begin to accept connections. */
+void relay_serve(struct relay *r);
+
+/* No new connections; sessions end as soon as nothing is in flight, at the latest after options.stop_ms. Blocks until all threads ended. */
+void relay_stop(struct relay *r);
+
+/* Releases everything after relay_stop(). */
+void relay_done(struct relay *r);
+
+/*
+ * Runs `job` once on each worker's thread. When the last one has run, `after` (may be NULL) is called on the thread that ran last.
+ * `context` is shared by all. Main thread only.
+ */
+int relay_each_worker(struct relay *r, void (*job)(struct worker *w, void *context), void (*after)(void *context),
+		      void *context);
+
+/* Gives all workers a new course; `after` as above. */
+int relay_set_course(struct relay *r, const struct course *course, void (*after)(void *context), void *context);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/route.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cql/response.h"
+#include "relay/paging.h"
+
+/* At `at`, `remove` bytes of the body give way to `insert`. */
+struct change {
+	size_t at, remove;
+	struct span insert;
+};
+#define CHANGES_MAX (REQUEST_EDITS_MAX + 4)
+
+bool route_known(const struct analysis *a, enum side side)
+{
+	return !a->slot || prepared_on(a->slot->prepared, side) != NULL;
+}
+
+static struct span remote_id(const struct prepared_remote *r)
+{
+	return span_of(r->id, r->id_size);
+}
+
+/* EXECUTE: the side's own id and metadata id, where they differ from what the client knows. */
+static unsigned change_ids(const struct analysis *a, enum side side, struct change *changes, uint8_t room[2 * (2 + PREPARED_ID_MAX)])
+{
+	const struct prepared_remote *r = prepared_on(a->slot->prepared, side);
+	const struct prepared_remote *other = prepared_on(a->slot->prepared, side_other(side));
+	const struct request *q = &a->request;
+	unsigned n = 0;
+
+	if (!span_equal(remote_id(r), q->id)) {
+		room[0] = 0;
+		room[1] = r->id_size;
+		memcpy(room + 2, r->id, r->id_size);
+		changes[n++] = (struct change){q->id_at, 2 + q->id.size, span_of(room, 2u + r->id_size)};
+		room += 2 + r->id_size;
+	}
+	/* The metadata id that the client has from the other side is worth this side's, if both describe the same columns. */
+	if (q->version >= 5 && other && r->result_id_size && r->result_hash == other->result_hash &&
+	    span_equal(q->result_metadata_id, span_of(other->result_id, other->result_id_size)) &&
+	    !span_equal(q->result_metadata_id, span_of(r->result_id, r->result_id_size))) {
+		room[0] = 0;
+		room[1] = r->result_id_size;
+		memcpy(room + 2, r->result_id, r->result_id_size);
+		changes[n++] = (struct change){q->id_at + 2 + q->id.size, 2 + q->result_metadata_id.size,
+					       span_of(room, 2u + r->result_id_size)};
+	}
+	return n;
+}
+
+static unsigned change_paging(const struct analysis *a, struct change *change, uint8_t room[4])
+{
+	const struct request *q = &a->request;
+	uint32_t size;
+
+	if (!(q->params.flags & QUERY_PAGING_STATE) || !paging_is_target(q->params.paging_state))
+		return 0;
+	size = (uint32_t)(q->params.paging_state.size - PAGING_TAG_SIZE);
+	room[0] = (uint8_t)(size >> 24);
+	room[1] = (uint8_t)(size >> 16);
+	room[2] = (uint8_t)(size >> 8);
+	room[3] = (uint8_t)size;
+	*change = (struct change){q->params.paging_at, 4 + PAGING_TAG_SIZE, span_of(room, 4)};
+	return 1;
+}
+
+static bool child_on_side(void *context, struct span id, struct span *ret)
+{
+	struct session *s = ((void **)context)[0];
+	enum side side = *(enum side *)((void **)context)[1];
+	struct prepared_slot *slot = prepared_find(s->worker->prepared, id);
+	const struct prepared_remote *r = slot ? prepared_on(slot->prepared, side) : NULL;
+
+	if (!r)
+		return false;
+	*ret = remote_id(r);
+	return true;
+}
+
+/* 1 = some child's id is another one on that side, 0 = all are the same, −1 = one is unknown there. */
+static int batch_differs(struct session *s, const struct analysis *a, enum side side, struct span *ret_unknown)
+{
+	struct span cursor = a->request.batch_children;
+	struct batch_child child;
+	int differs = 0;
+
+	while (batch_next(a->request.version, &cursor, &child) > 0) {
+		void *context[2] = {s, &side};
+		struct span id;
+
+		if (!child.prepared)
+			continue;
+		if (!child_on_side(context, child.text, &id)) {
+			*ret_unknown = child.text;
+			return -1;
+		}
+		if (!span_equal(id, child.text))
+			differs = 1;
+	}
+	return differs;
+}
+
+/* A BATCH whose children have other ids over there is written anew. Rare: ids differ only between unlike versions. */
+static void emit_batch(struct session *s, enum side side, const struct frame_header *h, struct analysis *a,
+		       const struct edit *edits, unsigned edit_count)
+{
+	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
+	void *context[2] = {s, &side};
+	size_t capacity = request_encode_bound(&a->request);
+	uint8_t *envelope = malloc(capacity);
+	struct request_target t = {.version = s->version, .stream = h->stream, .consistency = -1, .child_id = child_on_side,
+				   .context = context};
+	ssize_t n;
+
+	if (edit_count) {
+		/* The pinned timestamp is the last eight bytes that the edits insert. */
+		const uint8_t *b = edits[edit_count - 1].insert + edits[edit_count - 1].size - 8;
+		uint64_t v = 0;
+
+		for (int i = 0; i < 8; i++)
+			v = v << 8 | b[i];
+		t.set_timestamp = true;
+		t.timestamp = (int64_t)v;
+	}
+	n = envelope ? request_encode(&a->request, &t, envelope, capacity) : -1;
+	if (n < 0) {
+		free(envelope);
+		session_close(s, CLOSE_MEMORY);
+		return;
+	}
+	emit_envelope_begin(e, (size_t)n, true);
+	emit_bytes(e, envelope, (size_t)n);
+	if (e->segments)
+		emit_segment(e, span_of(NULL, 0), 0, true);
+	e->touched = true;
+	emit_flush(e);
+	free(envelope);
+}
+
+static void emit_changed(struct session *s, enum side side, const struct frame_header *h, struct span body,
+			 const struct change *changes, unsigned count)
+{
+	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
+	struct frame_header own = *h;
+	uint8_t header[FRAME_HEADER_SIZE];
+	size_t at = 0, size = body.size;
+
+	for (unsigned i = 0; i < count; i++)
+		size = size - changes[i].remove + changes[i].insert.size;
+	own.flags &= (uint8_t)~FRAME_COMPRESSED;
+	own.length = (uint32_t)size;
+	frame_header_write(header, &own);
+	emit_envelope_begin(e, size + sizeof(header), true);
+	emit_copy(e, header, sizeof(header));
+	for (unsigned i = 0; i < count; i++) {
+		emit_bytes(e, body.data + at, changes[i].at - at);
+		emit_copy(e, changes[i].insert.data, changes[i].insert.size);
+		at = changes[i].at + changes[i].remove;
+	}
+	emit_bytes(e, body.data + at, body.size - at);
+	emit_envelope_end(e);
+}
+
+void route_emit(struct session *s, enum side side, const struct frame_header *h, struct analysis *a, const uint8_t *envelope,
+		size_t size, const struct edit *edits, unsigned edit_count)
+{
+	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
+	struct change changes[CHANGES_MAX];
+	uint8_t ids[2 * (2 + PREPARED_ID_MAX)], paging[4];
+	unsigned n = 0;
+
+	if (h->opcode == OP_BATCH && (side != ORIGIN || s->worker->course.mirroring)) {
+		struct span unknown;
+
+		if (batch_differs(s, a, side, &unknown) > 0) {
+			emit_batch(s, side, h, a, edits, edit_count);
+			return;
+		}
+	}
+	if (a->slot && prepared_on(a->slot->prepared, side))
+		n += change_ids(a, side, changes, ids);
+	/* Flags stand before the paging state, and that before the timestamp: insert the paging change in order. */
+	for (unsigned i = 0; i < edit_count; i++)
+		changes[n++] = (struct change){edits[i].at, edits[i].remove, span_of(edits[i].insert, edits[i].size)};
+	n += change_paging(a, &changes[n], paging);
+	if (n == 0) {
+		emit_envelope_begin(e, size, false);
+		emit_bytes(e, envelope, size);
+		emit_envelope_end(e);
+		return;
+	}
+	emit_changed(s, side, h, a->request.body, changes, n);
+	if (a->compressed)
+		emit_flush(e); /* the plain body lies in scratch that the next request uses */
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request on its way to one side: ids of that side, its own paging state, the pinned timestamp. */
+#pragma once
+#include "relay/analyse.h"
+#include "relay/session.h"
+
+/* Whether that side has prepared everything that the request executes. */
+bool route_known(const struct analysis *a, enum side side);
+
+/* Emits the envelope with whatever has to change; unchanged bytes are only pointed at. */
+void route_emit(struct session *s, enum side side, const struct frame_header *h, struct analysis *a, const uint8_t *envelope,
+		size_t size, const struct edit *edits, unsigned edit_count);

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A session: one client connection and its connections to the clusters.
+ *
+ *                    ┌──────────── dial failed: the first request gets an error that says so, then CLOSING
+ *   CONNECTING ──────┤
+ *    (upstream is    └─▶ HANDSHAKE ──READY / AUTH_SUCCESS──▶ OPEN ──client gone, writes in flight──▶ ORPHAN
+ *     being dialled)       │  OPTIONS, STARTUP, AUTH…          │                                       │
+ *                          ├─ not CQL ─▶ OPAQUE                │                                       │
+ *                          └───────────────────────────────────┴──────────▶ CLOSING ◀──────────────────┘
+ *
+ * Legal moves: the table in session.c; session_set_state() refuses all others.
+ *
+ * The client's stream ids are used unchanged on whichever upstream a request goes to. An answer that is only partly
+ * through keeps the client connection for itself: `streaming` names its side, others wait.
+ */
+#pragma once
+#include "intercept/intercept.h"
+#include "net/conn.h"
+#include "net/dial.h"
+#include "cql/compress.h"
+#include "relay/inflight.h"
+#include "relay/input.h"
+#include "relay/prepared.h"
+#include "relay/worker.h"
+
+enum session_state { SESSION_CONNECTING, SESSION_HANDSHAKE, SESSION_OPEN, SESSION_OPAQUE, SESSION_ORPHAN, SESSION_CLOSING, SESSION_STATES };
+
+enum close_reason { CLOSE_CLIENT, CLOSE_UPSTREAM, CLOSE_PROTOCOL, CLOSE_DIAL, CLOSE_STOP, CLOSE_SWITCH, CLOSE_LIMIT, CLOSE_MEMORY };
+
+/* UP_ABSENT ─▶ UP_DIALING ─▶ [UP_REPLAY: the agent repeats the client's handshake] ─▶ UP_READY ─▶ UP_CLOSED */
+enum upstream_state { UP_ABSENT, UP_DIALING, UP_REPLAY, UP_READY, UP_CLOSED };
+
+enum replay_step { REPLAY_STARTUP, REPLAY_AUTH, REPLAY_REGISTER, REPLAY_USE };
+
+/* A whole envelope that came in several segments (v5). */
+struct assembly {
+	uint8_t *data;
+	size_t have, need;
+};
+
+struct upstream {
+	struct session *session;
+	enum side side;
+	enum upstream_state state;
+	enum replay_step step;
+	bool segments;       /* v5 framing is on */
+	bool conn_live;      /* conn is initialised and not yet reported closed */
+	bool discard;        /* the body that is passing is dropped */
+	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
+	bool events;         /* REGISTER was sent on it */
+	int16_t passing_stream;
+	uint32_t inflight;
+	uint64_t passing;    /* body bytes of the current answer still to come */
+	struct dial *dial;
+	struct conn conn;
+	struct input in;
+	struct assembly in_large; /* an answer that must be seen whole and fills several segments */
+	struct addr address;
+};
+
+struct session {
+	uint32_t magic;
+	enum session_state state;
+	enum close_reason reason;
+	struct worker *worker;
+	struct session *next, **previous;
+	uint8_t version;                /* 0 = no frame seen yet */
+	bool segments;                  /* client's framing is v5 segments */
+	bool stalled;                   /* parsing waits: for an upstream, STARTUP's answer, or the tap */
+	bool intercepted;
+	bool followed;                  /* the course was looked at since the handshake ended */
+	bool client_live;               /* client conn not yet reported closed */
+	enum compression compression;
+	enum side primary;
+	int streaming;                  /* side whose answer is half way to the client, −1 = none */
+	int dial_error;
+	uint32_t writes;                /* in flight */
+	char keyspace[CQL_NAME_MAX + 1];
+	struct conn client;
+	struct input in;
+	struct input tail;              /* v5: envelopes of a segment whose parsing stopped half-way */
+	struct assembly assembly;
+	struct inflight_table inflight;
+	struct upstream up[SIDES];
+	struct addr peer, destination;
+	struct intercept_slot *slot;
+	uint64_t cookie;
+	/* The client's handshake, kept for the other side. */
+	struct span_owned {
+		uint8_t *data;
+		size_t size;
+	} startup, token, reg;          /* bodies; token is wiped when freed */
+	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
+	uint64_t orphan_deadline_ns, closing_since_ns;
+};
+
+/* A new session for an accepted socket (takes fd). Counts and closes it when limits or memory forbid. */
+void session_accept(struct worker *w, int fd, const struct addr *local, const struct addr *peer, bool intercepted);
+
+/* Moves to another state; an illegal move is our bug and stops the agent. */
+void session_set_state(struct session *s, enum session_state state);
+
+/* Ends the session: connections close, records get their outcome, memory goes when libuv lets go. Harmless when closing. */
+void session_close(struct session *s, enum close_reason reason);
+
+/* The worker's course has changed, or the session has just opened: its primary and its other side follow. */
+void session_follow_course(struct session *s);
+
+/* Whether the client may be read now; starts or stops reading, and parses what was kept back. */
+void session_update_reading(struct session *s);
+
+/* Goes on with what stopped parsing (an upstream came up, the hold is over …). */
+void session_resume(struct session *s);
+
+/* An envelope of the agent's own to the client, framed as the client speaks; waits while an answer is streaming. */
+void session_answer(struct session *s, const uint8_t *envelope, size_t size);
+
+/* A request has got its answer (or never will). Updates counters and whoever waits for quiet. */
+void session_request_done(struct session *s, int16_t stream);
+
+/* The session must close once idle (worker stop, limited-rate closing). */
+bool session_idle(const struct session *s);
+
+/* requests.c: parses client bytes. Returns bytes consumed; *ret_want = size of the next unit as far as known. */
+size_t requests_consume(struct session *s, const uint8_t *data, size_t size, size_t *ret_want);
+
+/* responses.c: the same for a cluster's bytes. Negative = malformed. */
+ssize_t responses_consume(struct upstream *u, const uint8_t *data, size_t size, size_t *ret_want);
+
+void upstream_open(struct session *s, enum side side, bool replay);
+void upstream_close(struct upstream *u);
+void upstream_readable(struct conn *c);
+/* replay.c: an envelope during UP_REPLAY. Negative = the cluster refused; the session ends if it is the primary. */
+/* SASL PLAIN (RFC 4616) without an authorization id. Size or −ENOSPC. */
+ssize_t sasl_plain(const char *username, const char *password, uint8_t *to, size_t capacity);
+void replay_begin(struct upstream *u);
+int replay_answer(struct upstream *u, uint8_t opcode, uint8_t flags, struct span body);
+
+static inline struct emit *session_emit(struct session *s, enum emit_to to)
+{
+	return &s->worker->emit[to];
+}
+
+/* For upstream.c and responses.c. */
+void session_upstream_closed(struct session *s);
+void session_inflight_drop(struct session *s, struct inflight *e);
+void session_say_deferred(struct session *s);
+void upstream_update_reading(struct upstream *u);
+void upstream_follow_course(struct upstream *u);

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relay/topology.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define BUCKETS 512
+
+struct topology_question {
+	uint64_t hash;
+	size_t size;
+	uint8_t key[];
+};
+
+struct answer {
+	struct answer *next;
+	struct topology_question *question;
+	uint8_t *body;
+	size_t size;
+};
+
+struct topology_store {
+	pthread_mutex_t lock;
+	struct answer *bucket[BUCKETS];
+	unsigned count;
+	size_t bytes;
+};
+
+struct topology_store *topology_store_new(void)
+{
+	struct topology_store *t = calloc(1, sizeof(*t));
+
+	if (t)
+		pthread_mutex_init(&t->lock, NULL);
+	return t;
+}
+
+void topology_store_free(struct topology_store *t)
+{
+	if (!t)
+		return;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		while (t->bucket[i]) {
+			struct answer *a = t->bucket[i];
+
+			t->bucket[i] = a->next;
+			free(a->question);
+			free(a->body);
+			free(a);
+		}
+	}
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+struct topology_question *topology_question_new(const struct addr *node, const struct request *r, struct span text)
+{
+	char address[ADDR_TEXT_MAX];
+	size_t node_size, size;
+	struct topology_question *q;
+	uint8_t *at;
+
+	addr_format(node, address);
+	node_size = strlen(address) + 1;
+	size = node_size + 2 + text.size + r->params.values.size;
+	q = malloc(sizeof(*q) + size);
+	if (!q)
+		return NULL;
+	at = q->key;
+	memcpy(at, address, node_size);
+	at += node_size;
+	*at++ = r->version;
+	*at++ = r->params.flags & QUERY_SKIP_METADATA;
+	memcpy(at, text.data, text.size);
+	at += text.size;
+	if (r->params.values.size)
+		memcpy(at, r->params.values.data, r->params.values.size);
+	q->size = size;
+	q->hash = XXH3_64bits(q->key, size);
+	return q;
+}
+
+void topology_question_free(struct topology_question *q)
+{
+	free(q);
+}
+
+static struct answer *find(struct topology_store *t, const struct topology_question *q)
+{
+	for (struct answer *a = t->bucket[q->hash % BUCKETS]; a; a = a->next)
+		if (a->question->hash == q->hash && a->question->size == q->size &&
+		    memcmp(a->question->key, q->key, q->size) == 0)
+			return a;
+	return NULL;
+}
+
+static struct answer *add(struct topology_store *t, const struct topology_question *q)
+{
+	struct answer *a = t->count < TOPOLOGY_ENTRIES_MAX ? calloc(1, sizeof(*a)) : NULL;
+
+	if (!a)
+		return NULL;
+	a->question = malloc(sizeof(*q) + q->size);
+	if (!a->question) {
+		free(a);
+		return NULL;
+	}
+	memcpy(a->question, q, sizeof(*q) + q->size);
+	a->next = t->bucket[q->hash % BUCKETS];
+	t->bucket[q->hash % BUCKETS] = a;
+	t->count++;
+	return a;
+}
+
+void topology_store_put(struct topology_store *t, const struct topology_question *q, struct span body)
+{
+	struct answer *a;
+	uint8_t *copy;
+
+	if (body.size > TOPOLOGY_ANSWER_MAX)
+		return;
+	copy = malloc(body.size ? body.size : 1);
+	if (!copy)
+		return;
+	memcpy(copy, body.data, body.size);
+	pthread_mutex_lock(&t->lock);
+	a = find(t, q);
+	if (t->bytes - (a ? a->size : 0) + body.size > TOPOLOGY_BYTES_MAX)
+		a = NULL;
+	else if (!a)
+		a = add(t, q);
+	if (a) {
+		t->bytes += body.size - a->size;
+		free(a->body);
+		a->body = copy;
+		a->size = body.size;
+		copy = NULL;
+	}
+	pthread_mutex_unlock(&t->lock);
+	free(copy);
+}
+
+bool topology_store_get(struct topology_store *t, const struct topology_question *q, uint8_t **ret_body, size_t *ret_size)
+{
+	uint8_t *copy = NULL;
+	size_t size = 0;
+
+	pthread_mutex_lock(&t->lock);
+	struct answer *a = find(t, q);
+	if (a && a->body) {
+		copy = malloc(a->size ? a->size : 1);
+		if (copy) {
+			memcpy(copy, a->body, a->size);
+			size = a->size;
+		}
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (!copy)
+		return false;
+	*ret_body = copy;
+	*ret_size = size;
+	return true;
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One connection of a session to one cluster: dialling, reading, losing it.
+ *
+ * Losing the primary ends the session, as losing the replica would have without us. Losing the other side costs only
+ * what is in flight there; it is dialled again when it is needed.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "cql/request.h"
+#include "cql/response.h"
+#include "relay/session.h"
+#include "relay/tap.h"
+
+static const enum metric upstream_metric[SIDES] = {METRIC_UPSTREAMS_ORIGIN, METRIC_UPSTREAMS_TARGET};
+
+static void lost(struct upstream *u, int error);
+
+/* Reading stops while the client does not take what is there, or another side's answer is half way through. */
+void upstream_update_reading(struct upstream *u)
+{
+	struct session *s = u->session;
+	bool want = u->state == UP_READY || u->state == UP_REPLAY;
+
+	if (!u->conn_live || u->conn.closing)
+		return;
+	if (s->client_live && conn_congested(&s->client))
+		want = false;
+	if (s->streaming >= 0 && s->streaming != (int)u->side)
+		want = false;
+	conn_read(&u->conn, want);
+}
+
+static void on_closed(struct conn *c)
+{
+	struct upstream *u = c->owner;
+	struct session *s = u->session;
+
+	u->conn_live = false;
+	if (u->state == UP_CLOSED)
+		u->state = UP_ABSENT;
+	metric_sub(s->worker->metrics, upstream_metric[u->side], 1);
+	session_upstream_closed(s);
+}
+
+static void on_drained(struct conn *c)
+{
+	struct upstream *u = c->owner;
+
+	session_update_reading(u->session);
+}
+
+static void on_failed(struct conn *c, int error)
+{
+	struct upstream *u = c->owner;
+
+	u->session->worker->turn_ns = clock_now_ns();
+	lost(u, error);
+}
+
+void upstream_close(struct upstream *u)
+{
+	dial_cancel(u->dial);
+	u->dial = NULL;
+	u->state = u->conn_live ? UP_CLOSED : UP_ABSENT;
+	if (u->conn_live)
+		conn_close(&u->conn);
+	input_done(&u->in);
+	free(u->in_large.data);
+	u->in_large = (struct assembly){0};
+	u->passing = 0;
+	u->segments = false;
+	u->events = false;
+}
+
+/* Everything that waits for an answer from this side gets an error; used for the side that is not primary. */
+static void fail_inflight(struct upstream *u, const char *why)
+{
+	struct session *s = u->session;
+	uint8_t envelope[512];
+	struct inflight *e;
+	uint32_t at = 0;
+
+	while (u->inflight > 0 && s->state != SESSION_CLOSING && (e = inflight_each(&s->inflight, &at))) {
+		if (e->side != u->side)
+			continue;
+		ssize_t n = response_write_error(s->version, e->stream, CQL_SERVER_ERROR, why, envelope, sizeof(envelope));
+		int16_t stream = e->stream;
+
+		session_request_done(s, stream);
+		if (n > 0)
+			session_answer(s, envelope, (size_t)n);
+		at = 0; /* removal moved entries */
+	}
+}
+
+static void lost(struct upstream *u, int error)
+{
+	struct session *s = u->session;
+	char text[ADDR_TEXT_MAX];
+
+	if (s->state == SESSION_CLOSING)
+		return;
+	if (u->side == s->primary || s->streaming == (int)u->side || s->state == SESSION_ORPHAN) {
+		session_close(s, CLOSE_UPSTREAM);
+		return;
+	}
+	log_debug("relay", "connection to %s %s lost: %s", side_name(u->side), addr_format(&u->address, text),
+		  error ? strerror(-error) : "closed");
+	upstream_close(u);
+	fail_inflight(u, "cqlferry: the connection to the other cluster was lost");
+	worker_settled(s->worker);
+	if (s->state == SESSION_OPEN && s->stalled)
+		session_resume(s);
+}
+
+static void flush_answers(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	if (w->tap)
+		w->relay->tap->flush(w->tap, TAP_OUTCOMES);
+	emit_flush(&w->emit[EMIT_CLIENT]);
+	w->emit[EMIT_CLIENT].conn = NULL;
+}
+
+static void work(struct upstream *u, const uint8_t *data, size_t size);
+
+/* The session's fate may have been decided while answers were read. */
+static void after_answers(struct upstream *u)
+{
+	struct session *s = u->session;
+	struct upstream *other = &s->up[side_other(u->side)];
+
+	if (s->state == SESSION_CLOSING)
+		return;
+	if (s->client_live && conn_congested(&s->client)) {
+		upstream_update_reading(&s->up[ORIGIN]);
+		upstream_update_reading(&s->up[TARGET]);
+	}
+	if (s->state == SESSION_OPEN && !s->followed) {
+		s->followed = true;
+		session_follow_course(s);
+	}
+	/* The end of a streamed answer, or of the handshake, lets others go on. */
+	if (s->streaming < 0 && other->in.have && other->conn_live && s->state != SESSION_CLOSING)
+		work(other, other->in.data, other->in.have);
+	if (s->state == SESSION_CLOSING)
+		return;
+	if (!s->stalled && !s->client.reading && s->client_live)
+		session_resume(s);
+	if (s->state == SESSION_ORPHAN && s->writes == 0)
+		session_close(s, CLOSE_CLIENT);
+	else if (s->worker->stopping && session_idle(s))
+		session_close(s, CLOSE_STOP);
+}
+
+/* Works through what has come: data[0 … size−1], in the worker's buffer or in u->in. */
+static void work(struct upstream *u, const uint8_t *data, size_t size)
+{
+	struct session *s = u->session;
+	struct worker *w = s->worker;
+	size_t want = 0;
+	ssize_t used;
+
+	emit_begin(&w->emit[EMIT_CLIENT], s->client_live ? &s->client : NULL, s->segments,
+		   s->compression == COMPRESSION_LZ4);
+	used = responses_consume(u, data, size, &want);
+	flush_answers(s);
+	if (s->state != SESSION_CLOSING && used < 0) {
+		char text[ADDR_TEXT_MAX];
+
+		metric_add(w->metrics, METRIC_BAD_UPSTREAM, 1);
+		log_warn("relay", "%s %s sent a malformed frame; the session is closed", side_name(u->side),
+			 addr_format(&u->address, text));
+		session_close(s, CLOSE_UPSTREAM);
+	}
+	if (s->state != SESSION_CLOSING && u->conn_live && !u->conn.closing) {
+		if (input_keep(&u->in, data + used, size - (size_t)used, want) < 0)
+			session_close(s, CLOSE_MEMORY);
+	}
+	after_answers(u);
+}
+
+void upstream_readable(struct conn *c)
+{
+	struct upstream *u = c->owner;
+	struct session *s = u->session;
+	struct worker *w = s->worker;
+	uint8_t *data = w->rx, *to = w->rx;
+	size_t room = WORKER_RX;
+	ssize_t n;
+
+	if (u->in.data) {
+		data = u->in.data;
+		to = data + u->in.have;
+		room = u->in.capacity - u->in.have;
+	}
+	n = conn_recv(c, to, room);
+	if (n == -EAGAIN)
+		return;
+	w->turn_ns = clock_now_ns();
+	if (n <= 0) {
+		lost(u, (int)n);
+		return;
+	}
+	metric_add(w->metrics, METRIC_CLIENT_BYTES_OUT, (uint64_t)n);
+	if (u->in.data)
+		n = (ssize_t)(u->in.have += (size_t)n);
+	work(u, data, (size_t)n);
+	worker_settled(w);
+}
+
+static const struct conn_ops ops = {
+	.readable = upstream_readable, .drained = on_drained, .failed = on_failed, .closed = on_closed};
+
+/* The other side is ready: whoever waited for it goes on. */
+static void on_dialled(void *context, int fd)
+{
+	struct upstream *u = context;
+	struct session *s = u->session;
+	struct worker *w = s->worker;
+	char text[ADDR_TEXT_MAX];
+	bool replay = u->state == UP_REPLAY;
+
+	u->dial = NULL;
+	w->turn_ns = clock_now_ns();
+	if (fd >= 0 && conn_init(&u->conn, &w->loop, stream_plain(fd), &ops, u) < 0) {
+		close(fd);
+		fd = -ENOMEM;
+	}
+	if (fd < 0) {
+		metric_add(w->metrics, METRIC_DIAL_FAILED, 1);
+		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text),
+			 strerror(-fd));
+		u->state = UP_ABSENT;
+		if (s->state == SESSION_CONNECTING) {
+			/* The client learns why, with its own stream id, from the answer to its first request. */
+			s->dial_error = fd;
+			session_update_reading(s);
+		} else if (u->side == s->primary) {
+			session_close(s, CLOSE_DIAL);
+		} else if (s->stalled) {
+			session_resume(s);
+		}
+		return;
+	}
+	metric_add(w->metrics, METRIC_DIAL_OK, 1);
+	metric_add(w->metrics, upstream_metric[u->side], 1);
+	u->conn_live = true;
+	u->segments = false;
+	if (replay) {
+		replay_begin(u);
+	} else {
+		u->state = UP_READY;
+		if (s->state == SESSION_CONNECTING)
+			session_set_state(s, SESSION_HANDSHAKE);
+	}
+	upstream_update_reading(u);
+	session_update_reading(s);
+}
+
+void upstream_open(struct session *s, enum side side, bool replay)
+{
+	struct worker *w = s->worker;
+	struct upstream *u = &s->up[side];
+	const struct cluster *cluster = &w->relay->options.cluster[side];
+
+	if (u->state != UP_ABSENT || u->conn_live)
+		return;
+	if (side == ORIGIN) {
+		u->address = s->destination;
+	} else if (cluster->node_count) {
+		u->address = cluster->nodes[w->next_node[side]++ % cluster->node_count];
+	}
+	u->state = replay ? UP_REPLAY : UP_DIALING;
+	u->passing = 0;
+	u->dial = u->address.sa.sa_family == AF_UNSPEC
+			  ? NULL
+			  : dial_start(&w->loop, &u->address, w->relay->options.mark, w->relay->options.dial_timeout_ms,
+				       on_dialled, u);
+	if (!u->dial) {
+		u->state = UP_ABSENT;
+		if (side == s->primary)
+			session_close(s, CLOSE_DIAL);
+	}
+}

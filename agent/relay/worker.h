@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker: one thread with one loop, its listeners, sessions, scratch buffers and counters.
+ * Everything here belongs to that thread, except the inbox.
+ */
+#pragma once
+#include <pthread.h>
+#include <uv.h>
+
+#include "base/metrics.h"
+#include "net/conn.h"
+#include "relay/emit.h"
+#include "relay/prepared.h"
+#include "relay/relay.h"
+
+#define WORKER_RX (256u << 10) /* holds a v5 segment (128 KiB) and then some */
+#define WORKER_LISTENERS 3
+
+struct session;
+struct message;
+
+enum emit_to { EMIT_ORIGIN, EMIT_TARGET, EMIT_CLIENT, EMITS };
+
+struct worker {
+	uint32_t magic;
+	unsigned index;
+	struct relay *relay;
+	uv_loop_t loop;
+	pthread_t thread;
+	bool running;
+	struct metrics *metrics;
+	struct course course;
+	bool holding;          /* requests are held for a switch */
+	bool stopping;
+	struct session *sessions; /* list */
+	uint32_t session_count, inflight, inflight_writes;
+	int64_t last_timestamp; /* µs; see worker_timestamp() */
+	uint64_t stop_deadline_ns;
+	uint64_t turn_ns;       /* CLOCK_MONOTONIC, taken once for each batch of input */
+	uint32_t next_node[SIDES];
+	struct prepared_cache *prepared;
+	void *tap;
+	/* Scratch for the session that is being worked on. */
+	struct emit emit[EMITS];
+	uint8_t *rx;
+	uint8_t *plain; /* decompressed bytes; grows to the largest frame seen, shrinks when idle */
+	size_t plain_capacity;
+	struct {
+		uv_poll_t poll;
+		int fd;
+		bool intercepted;
+	} listener[WORKER_LISTENERS];
+	unsigned listener_count;
+	uv_timer_t tick; /* heartbeat, lazy sweeps */
+	uv_check_t beat;
+	uv_async_t wake;
+	pthread_mutex_t inbox_lock;
+	struct message *inbox, *inbox_tail;
+	/* Who waits for this worker to become quiet while holding. */
+	void (*quiet)(struct worker *w, void *context);
+	void *quiet_context;
+};
+
+/* Made and started by relay_start(). */
+struct worker *worker_new(struct relay *r, unsigned index, struct error *error);
+int worker_start(struct worker *w);
+void worker_free(struct worker *w);
+
+/* Queues `job` for the worker's thread (any thread). `after` runs right behind it. 0 or −ENOMEM. */
+int worker_post(struct worker *w, void (*job)(struct worker *w, void *context), void *context);
+
+/* Begins to accept (its own thread). */
+void worker_serve(struct worker *w);
+/* Stops accepting and ends the sessions as they become idle (its own thread). The loop ends with the last one. */
+void worker_stop(struct worker *w);
+
+/* The next write timestamp: max(last + 1, wall clock), µs. */
+int64_t worker_timestamp(struct worker *w);
+
+/* Room for `size` decompressed bytes, or NULL. Valid until the next call. */
+uint8_t *worker_plain(struct worker *w, size_t size);
+
+/*
+ * Holds or releases requests. While holding, sessions neither read nor parse; `quiet` is called once, from the worker's loop,
+ * when nothing is in flight on any session (and the tap is idle); NULL = nobody asks.
+ */
+void worker_hold(struct worker *w, void (*quiet)(struct worker *w, void *context), void *context);
+void worker_release(struct worker *w);
+
+/* To be called when something in flight has ended: tells who waits for quiet. */
+void worker_settled(struct worker *w);
+
+/* The worker's new course: sessions follow. */
+void worker_set_course(struct worker *w, const struct course *course);
