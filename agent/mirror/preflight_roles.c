@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the configured roles may do. The mirror writes with the target's role, row sync reads with both, and
+ * after a cutover the origin's role writes back: a privilege that is missing shows here and not as a refused
+ * write in the middle of the night.
+ *
+ * LIST ALL PERMISSIONS OF a role includes what it inherits; a superuser has no entries and needs none. Names
+ * of resources are those of DataResource.toString(): <all keyspaces>, <keyspace k>, <all tables in k>, <table
+ * k.t>.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mirror/preflight_priv.h"
+
+#define GRANTS_MAX 20000u
+
+enum privilege { MAY_SELECT = 1, MAY_MODIFY = 2, MAY_CREATE = 4, MAY_ALTER = 8, MAY_DROP = 16 };
+#define MAY_MIRROR (MAY_SELECT | MAY_MODIFY)
+#define MAY_DDL (MAY_CREATE | MAY_ALTER | MAY_DROP)
+
+struct grant {
+	char keyspace[PREFLIGHT_NAME_MAX], table[PREFLIGHT_NAME_MAX]; /* "" = all */
+	unsigned may;
+};
+
+struct grants {
+	struct grant *list;
+	size_t count, room;
+	bool super;
+};
+
+/* ------------------------------------------------------------- reading */
+
+static unsigned privilege_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		unsigned may;
+	} names[] = {
+	    {"SELECT", MAY_SELECT}, {"MODIFY", MAY_MODIFY}, {"CREATE", MAY_CREATE},
+	    {"ALTER", MAY_ALTER},   {"DROP", MAY_DROP},
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (!strcmp(name, names[i].name))
+			return names[i].may;
+	return 0;
+}
+
+/* "<table k.t>" → k, t. false for resources that are no data: roles, functions, MBeans. Names are letters,
+ * digits and _. */
+static bool resource_parse(const char *text, struct grant *ret)
+{
+	static const char keyspace[] = "<keyspace ", tables[] = "<all tables in ", table[] = "<table ";
+	const char *at, *dot, *end = strrchr(text, '>');
+
+	ret->keyspace[0] = ret->table[0] = 0;
+	if (!strcmp(text, "<all keyspaces>"))
+		return true;
+	if (!end)
+		return false;
+	if (!strncmp(text, keyspace, sizeof(keyspace) - 1))
+		at = text + sizeof(keyspace) - 1;
+	else if (!strncmp(text, tables, sizeof(tables) - 1))
+		at = text + sizeof(tables) - 1;
+	else if (!strncmp(text, table, sizeof(table) - 1))
+		at = text + sizeof(table) - 1;
+	else
+		return false;
+	dot = !strncmp(text, table, sizeof(table) - 1) ? strchr(at, '.') : NULL;
+	preflight_text(span_of(at, (size_t)((dot ? dot : end) - at)), ret->keyspace, sizeof(ret->keyspace));
+	if (dot)
+		preflight_text(span_of(dot + 1, (size_t)(end - dot - 1)), ret->table, sizeof(ret->table));
+	return ret->keyspace[0];
+}
+
+static int on_permission(void *context, const struct column *columns, const struct span *cells,
+			 unsigned count)
+{
+	struct grants *g = context;
+	struct grant grant = {0};
+	char resource[2 * PREFLIGHT_NAME_MAX + 32], permission[64];
+
+	preflight_text(preflight_cell(columns, cells, count, "resource"), resource, sizeof(resource));
+	preflight_text(preflight_cell(columns, cells, count, "permission"), permission, sizeof(permission));
+	grant.may = privilege_of(permission);
+	if (!grant.may || !resource_parse(resource, &grant))
+		return 0;
+	if (g->count == GRANTS_MAX)
+		return -E2BIG;
+	if (g->count == g->room) {
+		size_t room = g->room ? g->room * 2 : 32;
+		struct grant *grown = realloc(g->list, room * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		g->list = grown;
+		g->room = room;
+	}
+	g->list[g->count++] = grant;
+	return 0;
+}
+
+/* LIST ROLES OF gives the role and all that it was granted: one superuser among them makes it one. */
+static int on_role(void *context, const struct column *columns, const struct span *cells, unsigned count)
+{
+	struct grants *g = context;
+	struct span super = preflight_cell(columns, cells, count, "super");
+
+	if (super.size == 1 && super.data[0])
+		g->super = true;
+	return 0;
+}
+
+/* ------------------------------------------------------------- judging */
+
+static unsigned may_keyspace(const struct grants *g, const char *keyspace)
+{
+	unsigned may = 0;
+
+	for (size_t i = 0; i < g->count; i++)
+		if (!g->list[i].keyspace[0] ||
+		    (!g->list[i].table[0] && !strcmp(g->list[i].keyspace, keyspace)))
+			may |= g->list[i].may;
+	return may;
+}
+
+static unsigned may_table(const struct grants *g, const char *keyspace, const char *table)
+{
+	unsigned may = 0;
+
+	for (size_t i = 0; i < g->count; i++)
+		if (!strcmp(g->list[i].keyspace, keyspace) && !strcmp(g->list[i].table, table))
+			may |= g->list[i].may;
+	return may;
+}
+
+/* What is missing on some table of the keyspace, of SELECT and MODIFY. A grant on every single table will do.
+ */
+static unsigned missing_in(const struct schema *s, const struct grants *g, const char *keyspace)
+{
+	unsigned missing = MAY_MIRROR & ~may_keyspace(g, keyspace), on_tables = 0;
+	bool any = false;
+
+	if (!missing)
+		return 0;
+	for (size_t i = 0; i < s->count; i++) {
+		if (s->facts[i].kind != FACT_TABLE || strcmp(s->facts[i].keyspace, keyspace) != 0)
+			continue;
+		any = true;
+		on_tables |= missing & ~may_table(g, keyspace, s->facts[i].name);
+	}
+	return any ? on_tables : missing;
+}
+
+static void judge(struct preflight *p, enum side side, const struct grants *g)
+{
+	const struct schema *s = &p->schema[side];
+	const char *role = p->cluster[side].username;
+	struct roster ddl = {0};
+	unsigned good = 0, bad = 0;
+	char remedy[1000], ks[PREFLIGHT_NAME_MAX], quoted[PREFLIGHT_NAME_MAX];
+
+	for (size_t i = 0; i < s->count; i++) {
+		const char *keyspace = s->facts[i].keyspace;
+		unsigned missing;
+		size_t at = 0;
+
+		/* Keyspaces that only the target has are no business of ours. */
+		if (s->facts[i].kind != FACT_KEYSPACE ||
+		    (p->schema[side_other(side)].loaded &&
+		     !schema_find(&p->schema[side_other(side)], FACT_KEYSPACE, keyspace, "", "")))
+			continue;
+		if (MAY_DDL & ~may_keyspace(g, keyspace))
+			roster_add(&ddl, "%s", keyspace);
+		missing = missing_in(s, g, keyspace);
+		if (!missing) {
+			good++;
+			continue;
+		}
+		bad++;
+		preflight_quote(keyspace, ks);
+		preflight_quote(role, quoted);
+		at += (size_t)snprintf(remedy, sizeof(remedy), "on the %s:", side_name(side));
+		if (missing & MAY_SELECT)
+			at += (size_t)snprintf(remedy + at, sizeof(remedy) - at,
+					       " GRANT SELECT ON KEYSPACE %.200s TO %.200s;", ks, quoted);
+		if (missing & MAY_MODIFY)
+			snprintf(remedy + at, sizeof(remedy) - at,
+				 " GRANT MODIFY ON KEYSPACE %.200s TO %.200s;", ks, quoted);
+		preflight_say(p, PREFLIGHT_FAIL, remedy, "%s: role %s lacks %s on keyspace %s%s",
+			      side_name(side), role,
+			      missing == MAY_MIRROR   ? "SELECT and MODIFY"
+			      : missing == MAY_SELECT ? "SELECT"
+						      : "MODIFY",
+			      keyspace,
+			      side == TARGET ? ""
+					     : ": after a cutover nothing could be mirrored back, and a "
+					       "rollback would lose writes");
+	}
+	if (good && !bad)
+		preflight_say(p, PREFLIGHT_OK, NULL, "%s: role %s may SELECT and MODIFY in all %u keyspaces",
+			      side_name(side), role, good);
+	if (ddl.count && side == TARGET)
+		preflight_say(p, PREFLIGHT_NOTE, NULL,
+			      "%s: role %s may not CREATE, ALTER and DROP in %s: schema changes of clients "
+			      "cannot be mirrored there",
+			      side_name(side), role, roster_text(&ddl));
+}
+
+/* AllowAllAuthorizer refuses to list: there is nothing to list. The wording differs by version, the name
+ * stays. */
+static bool authorization_is_off(int code, const struct error *error)
+{
+	return (code == -EINVAL || code == -EREMOTEIO) &&
+	       (strstr(error->text, "AllowAllAuthorizer") || strstr(error->text, "not supported by"));
+}
+
+void preflight_roles(struct preflight *p, enum side side)
+{
+	const char *role = p->cluster[side].username;
+	char quoted[PREFLIGHT_NAME_MAX], question[PREFLIGHT_NAME_MAX + 64];
+	struct grants g = {0};
+	struct error error = {0};
+	int rc;
+
+	if (!client_authenticated(p->client[side])) {
+		preflight_say(p, PREFLIGHT_NOTE, NULL,
+			      "%s: asks for no login, so there are no privileges to check%s", side_name(side),
+			      role && *role ? "; the configured role is not used" : "");
+		return;
+	}
+	preflight_quote(role, quoted);
+	snprintf(question, sizeof(question), "LIST ROLES OF %s", quoted);
+	rc = client_query(p->client[side], question, CL_ONE, on_role, &g, &error);
+	if (rc == 0 && g.super) {
+		preflight_say(p, PREFLIGHT_OK, NULL, "%s: role %s is a superuser", side_name(side), role);
+		return;
+	}
+	/* A role manager that lists no roles may still list permissions. */
+	snprintf(question, sizeof(question), "LIST ALL PERMISSIONS OF %s", quoted);
+	rc = client_query(p->client[side], question, CL_ONE, on_permission, &g, &error);
+	if (rc == 0)
+		judge(p, side, &g);
+	else if (authorization_is_off(rc, &error))
+		preflight_say(p, PREFLIGHT_NOTE, NULL,
+			      "%s: authorization is off (AllowAllAuthorizer): every role may do everything",
+			      side_name(side));
+	else
+		preflight_say(
+		    p, PREFLIGHT_WARN,
+		    "make sure that the role has SELECT and MODIFY on all keyspaces of the application",
+		    "%s: the privileges of role %s cannot be read: %s", side_name(side), role,
+		    error.text[0] ? error.text : strerror(-rc));
+	if (rc == -ENOMEM)
+		p->no_memory = true;
+	free(g.list);
+}
+
+void preflight_clients_readable(struct preflight *p)
+{
+	char remedy[PREFLIGHT_NAME_MAX + 96], quoted[PREFLIGHT_NAME_MAX];
+	const char *role = p->cluster[ORIGIN].username;
+	struct error error = {0};
+	int rc = client_query(p->client[ORIGIN], "SELECT address FROM system_views.clients LIMIT 1", CL_ONE,
+			      NULL, NULL, &error);
+
+	if (rc == 0)
+		return;
+	if (rc == -EINVAL) {
+		preflight_say(p, PREFLIGHT_NOTE, NULL,
+			      "origin: has no system_views.clients (Cassandra 4.0 and later): before a "
+			      "cutover it is unknown who else writes");
+		return;
+	}
+	snprintf(remedy, sizeof(remedy), "on the origin: GRANT SELECT ON system_views.clients TO %s;",
+		 preflight_quote(role ? role : "", quoted));
+	preflight_say(p, PREFLIGHT_WARN, rc == -EPERM ? remedy : "see the server's message",
+		      "origin: its list of clients cannot be read, so before a cutover it is unknown who "
+		      "else writes: %s",
+		      error.text);
+}

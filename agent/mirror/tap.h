@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mirror's end of the relay's tap: one for each worker, with a journal and a dispatch to either side. */
+#pragma once
+#include "mirror/barrier.h"
+#include "mirror/dispatch.h"
+
+struct tap {
+	struct worker *worker;
+	struct mirror *mirror;
+	struct journal *journal;
+	struct dispatch dispatch[SIDES]; /* by the side that records go to */
+	uint32_t in_doubt;
+	bool stalled; /* sessions wait for space */
+};
+
+/* A mark for a barrier of another worker (takes the reference). */
+void tap_mark(struct worker *w, struct barrier *b);
+/* A barrier may have moved. */
+void tap_go_on(struct worker *w);
+
+/*
+ * Prepares statements on `side` that only the other cluster knows, as many as fit now (the worker's own thread).
+ * Returns how many are missing still; −ENOTCONN when there is no connection to that side.
+ */
+int tap_prepare_missing(struct worker *w, enum side side);
