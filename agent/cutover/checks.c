@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cutover/checks.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/metrics.h"
+#include "mirror/preflight.h"
+#include "mirror/writers.h"
+#include "relay/prepared.h"
+
+struct bridge {
+	check_found found;
+	void *context;
+	unsigned foreign;
+};
+
+static void from_preflight(void *context, enum preflight_grade grade, const char *what, const char *remedy)
+{
+	static const enum check_grade grades[] = {
+		[PREFLIGHT_OK] = CHECK_FINE, [PREFLIGHT_NOTE] = CHECK_NOTE, [PREFLIGHT_WARN] = CHECK_NOTE, [PREFLIGHT_FAIL] = CHECK_OBSTACLE};
+	struct bridge *b = context;
+
+	b->found(b->context, grades[grade], what, remedy);
+}
+
+void check_mirror(const struct relay *r, unsigned max_clock_skew_ms, check_found found, void *context)
+{
+	struct bridge b = {.found = found, .context = context};
+	int worst = preflight_run(r->options.cluster, r->options.mark, max_clock_skew_ms, from_preflight, &b);
+
+	if (worst < 0)
+		found(context, CHECK_BLOCKER, "the preflight could not be carried out", "see the log; the clusters must be reachable");
+}
+
+static void foreign_writer(void *context, const char *node, const struct addr *client, const char *driver, const char *user)
+{
+	struct bridge *b = context;
+	char text[400], address[ADDR_TEXT_MAX];
+
+	if (b->foreign++ >= 10) /* the first ten make the point */
+		return;
+	snprintf(text, sizeof(text), "%s is connected to %s directly (%s, user %s): its writes are not mirrored",
+		 addr_format(client, address), node, driver && *driver ? driver : "unknown driver", user && *user ? user : "-");
+	b->found(b->context, CHECK_OBSTACLE, text, "restart that client so that it reconnects through the agent, or stop it");
+}
+
+void check_writers(const struct relay *r, enum side primary, check_found found, void *context)
+{
+	struct bridge b = {.found = found, .context = context};
+	struct error error = {""};
+	int e = writers_list(&r->options.cluster[primary], r->options.mark, writers_is_local, foreign_writer, &b, &error);
+
+	/* Older clusters cannot say who is connected; all other failures mean that somebody may write unseen. */
+	if (e < 0)
+		found(context, e == -ENOTSUP ? CHECK_NOTE : CHECK_OBSTACLE, error.text,
+		      e == -ENOTSUP ? NULL : "make the node reachable and readable for origin.username, then try again");
+}
+
+static bool differing(void *context, struct prepared *p)
+{
+	struct bridge *b = context;
+	char text[300];
+
+	if (!atomic_load(&p->bind_differs))
+		return true;
+	snprintf(text, sizeof(text), "the clusters bind different variables for a prepared statement on %s.%s",
+		 p->statement.table_count && p->statement.tables[0].keyspace[0] ? p->statement.tables[0].keyspace : p->keyspace,
+		 p->statement.table_count ? p->statement.tables[0].table : "?");
+	b->found(b->context, CHECK_BLOCKER, text, "make the table's columns and types equal on both clusters");
+	return true;
+}
+
+void check_debts(const struct relay *r, check_found found, void *context)
+{
+	static const struct {
+		enum metric metric;
+		const char *what;
+	} debts[] = {
+		{METRIC_UNMIRRORED_LWT, "conditional writes (LWT)"},
+		{METRIC_UNMIRRORED_COUNTER, "counter updates"},
+		{METRIC_UNMIRRORED_LIST, "list operations"},
+		{METRIC_UNMIRRORED_FUNCTION, "writes with now(), uuid() or the like"},
+		{METRIC_UNMIRRORED_UNCLASSIFIED, "writes that could not be classified"},
+		{METRIC_UNMIRRORED_UNKNOWN_OUTCOME, "writes whose outcome is unknown"},
+		{METRIC_UNMIRRORED_SHED, "writes shed because the backlog's budget was spent"},
+		{METRIC_UNMIRRORED_DEAD, "writes that the other cluster refused for good"},
+		{METRIC_UNMIRRORED_BYPASS, "connections that passed by the agent"},
+	};
+	struct bridge b = {.found = found, .context = context};
+	char text[200];
+
+	for (size_t i = 0; i < sizeof(debts) / sizeof(debts[0]); i++) {
+		uint64_t n = metrics_total(debts[i].metric);
+
+		if (!n)
+			continue;
+		snprintf(text, sizeof(text), "%" PRIu64 " %s were not mirrored", n, debts[i].what);
+		found(context, CHECK_OBSTACLE, text, "compare and repair those tables, then go on with --force");
+	}
+	uint64_t opaque = metrics_total(METRIC_SESSIONS_OPAQUE);
+
+	if (opaque) {
+		snprintf(text, sizeof(text), "%" PRIu64 " connections cannot be read (TLS); their writes are not mirrored", opaque);
+		found(context, CHECK_OBSTACLE, text, "let those clients connect without TLS on this node");
+	}
+	prepared_map_each(r->prepared, differing, &b);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What stands against a move. Gathered on the thread pool (clusters are asked), told on the main loop.
+ */
+#pragma once
+#include "cutover/phase.h"
+
+enum check_grade { CHECK_FINE, CHECK_NOTE, CHECK_OBSTACLE, CHECK_BLOCKER };
+
+/* OBSTACLE: --force goes on and puts it on record. BLOCKER: nothing goes on. `remedy` may be NULL. */
+typedef void (*check_found)(void *context, enum check_grade grade, const char *what, const char *remedy);
+
+/* Before MIRROR: schema, privileges, clocks. Blocks. */
+void check_mirror(const struct relay *r, unsigned max_clock_skew_ms, check_found found, void *context);
+/* Before a switch away from `primary`: other writers. Blocks. */
+void check_writers(const struct relay *r, enum side primary, check_found found, void *context);
+/* Before a switch: writes that are missing on the other side, sessions that we cannot read, statements that differ. Does not block. */
+void check_debts(const struct relay *r, check_found found, void *context);

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cutover/course.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "intercept/intercept.h"
+
+static const char *const names[PHASES] = {"observe", "mirror", "drain", "cutover", "rollback", "finish"};
+
+const char *phase_name(enum phase p)
+{
+	return names[p];
+}
+
+int phase_from_name(const char *name)
+{
+	for (int i = 0; i < PHASES; i++)
+		if (strcmp(name, names[i]) == 0)
+			return i;
+	return -1;
+}
+
+struct course phase_course(enum phase p, bool freeze_topology)
+{
+	static const struct course table[PHASES] = {
+		/*                  primary  mirroring frozen warm  finished */
+		[PHASE_OBSERVE]  = {ORIGIN, false, false, false, false},
+		[PHASE_MIRROR]   = {ORIGIN, true,  false, false, false},
+		[PHASE_DRAIN]    = {ORIGIN, true,  false, true,  false},
+		[PHASE_CUTOVER]  = {TARGET, true,  true,  false, false},
+		[PHASE_ROLLBACK] = {TARGET, true,  true,  true,  false},
+		[PHASE_FINISH]   = {TARGET, false, false, false, true},
+	};
+	struct course c = table[p];
+
+	c.frozen = c.frozen && freeze_topology;
+	return c;
+}
+
+/* Straight to the target only where nothing needs to be translated: the clients' own credentials, no TLS of ours. */
+static void offer_direct(struct relay *r)
+{
+	const struct sockaddr *nodes[RELAY_NODES_MAX];
+	const struct cluster *c = &r->options.cluster[TARGET];
+	struct error error;
+
+	if (r->options.configured_auth)
+		return;
+	for (unsigned i = 0; i < c->node_count; i++)
+		nodes[i] = &c->nodes[i].sa;
+	if (intercept_set_direct(r->intercept, nodes, c->node_count, &error) < 0)
+		log_warn("cutover", "new connections keep going through the agent: %s", error.text);
+}
+
+void phase_tell_kernel(struct relay *r, enum phase p)
+{
+	if (!r->intercept)
+		return;
+	if (p == PHASE_FINISH)
+		offer_direct(r);
+	if (intercept_set_phase(r->intercept, (enum intercept_phase)p) < 0)
+		log_error("cutover", "the kernel side did not take phase %s", names[p]);
+}
