@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything that a running agent is made of. The main thread's. */
+#pragma once
+#include <uv.h>
+
+#include "base/metrics.h"
+#include "control/admin.h"
+#include "control/config.h"
+#include "control/http.h"
+#include "cutover/phase.h"
+#include "intercept/intercept.h"
+#include "mirror/mirror.h"
+#include "relay/relay.h"
+
+struct node {
+	const struct config *config;
+	uv_loop_t loop;
+	uv_signal_t term, interrupt;
+	uv_poll_t events;       /* of the kernel side */
+	uv_timer_t second;      /* counters, strays */
+	uv_work_t strays, watch;
+	bool strays_running, watch_running, watch_learned, serving, events_on;
+	unsigned strays_found, strays_closed;
+	uint64_t started_ns;
+	struct metrics *metrics; /* of the main thread */
+	struct relay relay;
+	struct mirror mirror;
+	struct phases *phases;
+	struct intercept *intercept;
+	struct admin *admin;
+	struct http *http;
+	struct addr *learned;   /* nodes of the origin found by the last look, for the main loop to watch */
+	unsigned learned_count;
+	uint64_t kernel_seen[3]; /* totals already counted */
+};
+
+/* answers.c: the admin socket's commands and the health questions. */
+int answers_register(struct node *n, struct error *error);
+bool answer_health(json_t *body, void *context);
+bool answer_ready(json_t *body, void *context);
+
+/* steer.c: the kernel side. */
+int steer_open(struct node *n, struct error *error);   /* before the relay: programs, mark */
+int steer_start(struct node *n, struct error *error);  /* after it: agent address, watch list, events */
+void steer_tick(struct node *n);                       /* once a second */
+void steer_stop(struct node *n);

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/node.h"
+#include "mirror/preflight.h"
+#include "relay/prepared.h"
+
+static int resolve_cluster(const struct config_cluster *from, const char *name, struct cluster *to, struct error *error)
+{
+	struct error why;
+
+	to->username = from->username;
+	to->password = from->password;
+	for (size_t i = 0; i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
+		struct config_endpoint e = config_endpoint(from, i);
+		char text[300];
+		int r;
+
+		snprintf(text, sizeof(text), strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
+		r = addr_resolve(text, e.port, &to->nodes[to->node_count], &why);
+		if (r < 0)
+			return error_set(error, r, "%s.contactPoints: %s", name, why.text);
+		addr_unmap(&to->nodes[to->node_count++]);
+	}
+	return 0;
+}
+
+static int literal(const char *text, uint32_t port, const char *key, struct addr *ret, struct error *error)
+{
+	struct error why;
+
+	if (addr_resolve(text, (uint16_t)port, ret, &why) < 0)
+		return error_set(error, -EINVAL, "%s: %s", key, why.text);
+	addr_set_port(ret, (uint16_t)port);
+	return 0;
+}
+
+/* The address of this node on the way to the origin: what pods reach it by. No packet is sent. */
+static void own_address(const struct cluster *origin, int family, struct addr *ret)
+{
+	for (unsigned i = 0; i < origin->node_count; i++) {
+		const struct addr *to = &origin->nodes[i];
+		socklen_t size = sizeof(ret->storage);
+		int fd;
+
+		if (to->sa.sa_family != family)
+			continue;
+		fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			continue;
+		if (connect(fd, &to->sa, addr_size(to)) == 0)
+			getsockname(fd, &ret->sa, &size);
+		close(fd);
+		if (ret->sa.sa_family == family)
+			return;
+	}
+}
+
+static int listen_addresses(const struct config *c, struct relay_options *o, struct error *error)
+{
+	if (c->listen.port && literal(c->listen.address, c->listen.port, "listen.address", &o->explicit_listen, error) < 0)
+		return -EINVAL;
+	if (!c->intercept.enabled)
+		return 0;
+	if (c->listen.agent_address[0]) {
+		if (literal(c->listen.agent_address, c->listen.agent_port, "listen.agentAddress", &o->agent4, error) < 0)
+			return -EINVAL;
+	} else {
+		own_address(&o->cluster[ORIGIN], AF_INET, &o->agent4);
+	}
+	if (c->listen.agent_address6[0]) {
+		if (literal(c->listen.agent_address6, c->listen.agent_port, "listen.agentAddress6", &o->agent6, error) < 0)
+			return -EINVAL;
+	} else {
+		own_address(&o->cluster[ORIGIN], AF_INET6, &o->agent6);
+	}
+	if (o->agent4.sa.sa_family == AF_INET)
+		addr_set_port(&o->agent4, (uint16_t)c->listen.agent_port);
+	if (o->agent6.sa.sa_family == AF_INET6)
+		addr_set_port(&o->agent6, (uint16_t)c->listen.agent_port);
+	if (o->agent4.sa.sa_family == AF_UNSPEC && o->agent6.sa.sa_family == AF_UNSPEC)
+		return error_set(error, -EADDRNOTAVAIL, "this node has no address on the way to the origin; set listen.agentAddress");
+	return 0;
+}
+
+static int relay_options_from(const struct config *c, struct relay_options *o, struct error *error)
+{
+	int r = resolve_cluster(&c->origin, "origin", &o->cluster[ORIGIN], error);
+
+	if (r == 0)
+		r = resolve_cluster(&c->target, "target", &o->cluster[TARGET], error);
+	if (r < 0)
+		return r;
+	o->workers = config_workers(c);
+	o->sessions_max = c->limits.sessions;
+	o->session_requests_max = c->limits.session_requests;
+	o->requests_max = c->limits.requests_in_flight;
+	o->frame_max = (uint32_t)c->limits.frame_bytes;
+	o->dial_timeout_ms = c->limits.dial_timeout_millis;
+	o->stop_ms = c->limits.stop_millis;
+	o->configured_auth = c->auth.mode == AUTH_CONFIGURED;
+	o->any_client = c->auth.client == AUTH_CLIENT_ANY;
+	o->freeze_topology = c->topology == TOPOLOGY_FREEZE;
+	o->ddl = c->ddl == DDL_MIRROR ? RELAY_DDL_MIRROR : c->ddl == DDL_REFUSE ? RELAY_DDL_REFUSE : RELAY_DDL_IGNORE;
+	o->state_directory = c->state.directory;
+	return listen_addresses(c, o, error);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct node *n = handle->data;
+
+	log_info("agent", "signal %d: stopping; requests in flight are answered first", number);
+	uv_stop(&n->loop);
+}
+
+static void on_second(uv_timer_t *timer)
+{
+	struct node *n = timer->data;
+
+	if (n->intercept)
+		steer_tick(n);
+	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
+	/* New sessions may not speak what the other cluster does not, from mirroring on. */
+	uint8_t version = atomic_load(&n->mirror.version[TARGET]);
+	if (version && n->relay.course.mirroring)
+		atomic_store(&n->relay.version_cap, version);
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static enum phase initial_phase(const struct config *c)
+{
+	return c->migration.complete ? PHASE_FINISH : (enum phase)c->phase.initial;
+}
+
+static int start_services(struct node *n, struct error *error)
+{
+	const struct config *c = n->config;
+	int r = admin_new(&n->loop, &n->admin);
+
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	r = answers_register(n, error);
+	if (r == 0)
+		r = admin_listen(n->admin, c->admin.socket, error);
+	if (r == 0 && c->http.port) {
+		struct http_options o = {.address = c->http.address, .port = (uint16_t)c->http.port, .health = answer_health,
+					 .ready = answer_ready, .context = n};
+
+		r = http_start(&n->loop, &o, &n->http, error);
+	}
+	return r;
+}
+
+static int start(struct node *n, struct error *error)
+{
+	const struct config *c = n->config;
+	struct phase_options phase = {.hold_ms = c->limits.hold_millis, .drain_backlog = c->limits.drain_backlog,
+				      .max_clock_skew_ms = c->limits.max_clock_skew_millis, .state_directory = c->state.directory};
+	int r = relay_options_from(c, &n->relay.options, error);
+
+	if (r < 0)
+		return r;
+	n->mirror = (struct mirror){.relay = &n->relay, .budget = c->limits.mirror_bytes,
+				    .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
+				    .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency}};
+	if (c->intercept.enabled) {
+		r = steer_open(n, error);
+		if (r < 0)
+			return r;
+	}
+	/* The admin socket's lock says first of all whether another agent lives here. */
+	r = start_services(n, error);
+	if (r == 0)
+		r = relay_start(&n->relay, &mirror_tap, &n->mirror, error);
+	if (r == 0)
+		r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, initial_phase(c), &n->phases, error);
+	if (r == 0 && n->intercept)
+		r = steer_start(n, error);
+	return r;
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+int agent_run(const struct config *config, struct error *error)
+{
+	struct node *n = calloc(1, sizeof(*n));
+	char text[ADDR_TEXT_MAX];
+	int r;
+
+	if (!n)
+		return error_set(error, -ENOMEM, "out of memory");
+	signal(SIGPIPE, SIG_IGN);
+	raise_file_limit();
+	n->config = config;
+	n->started_ns = clock_now_ns();
+	n->metrics = aligned_alloc(64, sizeof(*n->metrics));
+	if (!n->metrics)
+		return error_set(error, -ENOMEM, "out of memory");
+	memset(n->metrics, 0, sizeof(*n->metrics));
+	metrics_register(n->metrics);
+	uv_loop_init(&n->loop);
+	uv_signal_init(&n->loop, &n->term);
+	uv_signal_init(&n->loop, &n->interrupt);
+	uv_timer_init(&n->loop, &n->second);
+	n->term.data = n->interrupt.data = n->second.data = n;
+	uv_signal_start(&n->term, on_signal, SIGTERM);
+	uv_signal_start(&n->interrupt, on_signal, SIGINT);
+
+	r = start(n, error);
+	if (r == 0) {
+		uv_timer_start(&n->second, on_second, 100, 1000);
+		relay_serve(&n->relay);
+		n->serving = true;
+		log_info("agent", "cqlferry %s: %u workers, phase %s%s%s, interception %s", CQLFERRY_VERSION,
+			 n->relay.worker_count, phase_name(phases_current(n->phases)),
+			 config->listen.port ? ", listening on " : "",
+			 config->listen.port ? addr_format(&n->relay.options.explicit_listen, text) : "",
+			 n->intercept ? "on" : "off");
+		uv_run(&n->loop, UV_RUN_DEFAULT);
+		n->serving = false;
+	}
+	phases_stop(n->phases);
+	admin_stop(n->admin);
+	http_stop(n->http);
+	relay_stop(&n->relay);
+	if (n->intercept)
+		steer_stop(n);
+	uv_walk(&n->loop, close_handle, NULL);
+	for (int i = 0; i < 100 && uv_run(&n->loop, UV_RUN_NOWAIT); i++)
+		;
+	uv_loop_close(&n->loop);
+	relay_done(&n->relay);
+	metrics_unregister(n->metrics);
+	free(n->metrics);
+	free(n->learned);
+	free(n);
+	if (r == 0)
+		log_info("agent", "stopped");
+	return r;
+}
+
+/* ---- doctor */
+
+static void preflight_found(void *context, enum preflight_grade grade, const char *what, const char *remedy)
+{
+	static const enum doctor_grade grades[] = {
+		[PREFLIGHT_OK] = DOCTOR_OK, [PREFLIGHT_NOTE] = DOCTOR_NOTE, [PREFLIGHT_WARN] = DOCTOR_WARN, [PREFLIGHT_FAIL] = DOCTOR_FAIL};
+
+	doctor_find(context, grades[grade], remedy, "%s", what);
+}
+
+static void check_clusters(struct doctor *doctor, const struct config *config, void *context)
+{
+	struct cluster cluster[SIDES] = {0};
+	struct error error;
+
+	(void)context;
+	if (!config->origin.contact_points.count || !config->target.contact_points.count) {
+		doctor_find(doctor, DOCTOR_NOTE, NULL, "origin and target are not both configured: schema and clocks were not compared");
+		return;
+	}
+	if (resolve_cluster(&config->origin, "origin", &cluster[ORIGIN], &error) < 0 ||
+	    resolve_cluster(&config->target, "target", &cluster[TARGET], &error) < 0) {
+		doctor_find(doctor, DOCTOR_FAIL, "correct the address", "%s", error.text);
+		return;
+	}
+	preflight_run(cluster, 0, config->limits.max_clock_skew_millis, preflight_found, doctor);
+}
+
+void run_doctor_checks(struct doctor *doctor)
+{
+	doctor_add(doctor, "schema, privileges and clocks", check_clusters, NULL);
+}
