@@ -98,12 +98,12 @@ struct config {
 							  closed */
 		uint32_t grace_millis;
 	} intercept;
-	uint32_t workers; /* 0 = one for each core, at most 4: config_workers() */
+	uint32_t workers; /* 0 = half of the cores, from 1 to 4: config_workers() */
 	struct {
 		uint32_t sessions, requests_in_flight, session_requests;
 		uint64_t frame_bytes, mirror_bytes;
 		int mirror_policy; /* enum config_mirror_policy */
-		uint32_t hold_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
+		uint32_t retain_millis, hold_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
 	} limits;
 	struct {
 		int mode, client; /* enum config_auth_mode, config_auth_client */
@@ -167,7 +167,7 @@ int config_check(const struct config *c, struct error *error) __attribute__((war
 /* Frees everything; secrets are overwritten first. Takes an empty or zeroed struct as well. */
 void config_done(struct config *c);
 
-/* Worker threads to start: workers, or min(cores, 4). */
+/* Worker threads to start: workers, or half of the cores, from 1 to 4. */
 unsigned config_workers(const struct config *c);
 
 /* contactPoints[i] of a cluster, split. `i` must be below count; the entry was checked when it was read. */

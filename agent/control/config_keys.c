@@ -307,7 +307,7 @@ const struct config_key config_keys[] = {
     NUMBER("intercept.graceMillis", intercept.grace_millis, "10000", 0, 600000,
 	   "How long onAgentDown grace stays closed"),
 
-    NUMBER("workers", workers, "0", 0, 16, "Worker threads; 0 = one for each core, at most 4"),
+    NUMBER("workers", workers, "0", 0, 16, "Worker threads; 0 = half of the cores, from 1 to 4"),
 
     NUMBER("limits.sessions", limits.sessions, "10000", 1, 1000000, "Client connections on this node"),
     NUMBER("limits.requestsInFlight", limits.requests_in_flight, "100000", 1, 10000000,
@@ -320,6 +320,8 @@ const struct config_key config_keys[] = {
 	  "Budget of the backlog: writes that the target has not confirmed"),
     ENUM("limits.mirrorPolicy", limits.mirror_policy, "block", policy_names,
 	 "When the budget is spent: block = writers wait, shed = the write is not mirrored and on record"),
+    NUMBER("limits.retainMillis", limits.retain_millis, "15000", 0, 600000,
+	   "How long mirrored writes are kept after the target's answer, to send them again when a killed node comes back"),
     NUMBER("limits.holdMillis", limits.hold_millis, "1000", 10, 60000,
 	   "Longest time that requests are held at a switch; then it is called off"),
     NUMBER("limits.drainBacklog", limits.drain_backlog, "100", 0, 1000000,

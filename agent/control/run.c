@@ -179,6 +179,7 @@ static int start(struct node *n, struct error *error)
 	if (r < 0)
 		return r;
 	n->mirror = (struct mirror){.relay = &n->relay, .budget = c->limits.mirror_bytes,
+				    .retain_ns = (uint64_t)c->limits.retain_millis * 1000000u,
 				    .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
 				    .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency}};
 	if (c->intercept.enabled) {

@@ -88,9 +88,9 @@ void check_debts(const struct relay *r, check_found found, void *context)
 		{METRIC_UNMIRRORED_DEAD, "writes that the other cluster refused for good"},
 		{METRIC_UNMIRRORED_BYPASS, "connections that passed by the agent"},
 	};
-	struct bridge b = {.found = found, .context = context};
 	char text[200];
 
+	(void)r;
 	for (size_t i = 0; i < sizeof(debts) / sizeof(debts[0]); i++) {
 		uint64_t n = metrics_total(debts[i].metric);
 
@@ -105,5 +105,11 @@ void check_debts(const struct relay *r, check_found found, void *context)
 		snprintf(text, sizeof(text), "%" PRIu64 " connections cannot be read (TLS); their writes are not mirrored", opaque);
 		found(context, CHECK_OBSTACLE, text, "let those clients connect without TLS on this node");
 	}
+}
+
+void check_statements(const struct relay *r, check_found found, void *context)
+{
+	struct bridge b = {.found = found, .context = context};
+
 	prepared_map_each(r->prepared, differing, &b);
 }

@@ -165,6 +165,8 @@ static uint64_t step_ms(const struct phases *p)
 	return (clock_now_ns() - p->move.step_ns) / 1000000u;
 }
 
+static void collect(void *context, enum check_grade grade, const char *what, const char *remedy);
+
 static void count_missing(struct worker *w, void *context)
 {
 	struct phases *p = context;
@@ -204,6 +206,16 @@ static void step_warm(struct phases *p)
 	if (!late && (missing != 0 || ready < sessions)) {
 		if (step_ms(p) % 100 < TICK_MS)
 			relay_each_worker(p->relay, count_missing, NULL, p);
+		return;
+	}
+	m->finding_count = 0;
+	check_statements(p->relay, collect, m);
+	if (m->finding_count) {
+		char text[FINDING_SIZE], hint[FINDING_SIZE];
+
+		memcpy(text, m->findings[0].what, sizeof(text));
+		memcpy(hint, m->findings[0].remedy, sizeof(hint));
+		fall_back(p, text, hint);
 		return;
 	}
 	if (late && missing != 0)

@@ -64,21 +64,90 @@ static void settle(struct dispatch *d)
 		d->settled(d);
 }
 
+static void release(struct dispatch *d, struct record *r)
+{
+	prepared_release(r->slot);
+	journal_release(d->journal, r);
+	metric_set(d->worker->metrics, METRIC_MIRROR_BACKLOG_BYTES, journal_bytes(d->journal));
+}
+
 static void finish(struct dispatch *d, struct record *r)
 {
-	struct metrics *m = d->worker->metrics;
-
 	if (r->kind != RECORD_MARK)
-		metric_sub(m, METRIC_MIRROR_BACKLOG, 1);
+		metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
 	if (r->kind == RECORD_BARRIER) {
 		d->fenced = false;
 		barrier_lower(r->barrier);
 	}
-	prepared_release(r->slot);
-	journal_release(d->journal, r);
-	metric_set(m, METRIC_MIRROR_BACKLOG_BYTES, journal_bytes(d->journal));
+	release(d, r);
 	if (d->space)
 		d->space(d);
+}
+
+/* ---- records that outlive their answer */
+
+static struct record *retained_pop(struct dispatch *d)
+{
+	struct record *r = d->retained;
+
+	d->retained = r->next;
+	if (!d->retained)
+		d->retained_tail = NULL;
+	return r;
+}
+
+static void retained_drop_all(struct dispatch *d)
+{
+	while (d->retained)
+		release(d, retained_pop(d));
+}
+
+static void retain(struct dispatch *d, struct record *r)
+{
+	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+	r->retry_ns = d->worker->turn_ns;
+	r->next = NULL;
+	if (d->retained_tail)
+		d->retained_tail->next = r;
+	else
+		d->retained = r;
+	d->retained_tail = r;
+}
+
+static void retained_expire(struct dispatch *d, uint64_t now)
+{
+	bool some = false;
+
+	while (d->retained && now - d->retained->retry_ns > d->mirror->retain_ns) {
+		release(d, retained_pop(d));
+		some = true;
+	}
+	if (some && d->space)
+		d->space(d);
+}
+
+bool dispatch_shrink(struct dispatch *d)
+{
+	size_t before = journal_bytes(d->journal);
+
+	if (!d->retained)
+		return false;
+	while (d->retained && journal_bytes(d->journal) == before)
+		release(d, retained_pop(d));
+	return true;
+}
+
+void dispatch_repeat(struct dispatch *d)
+{
+	unsigned count = 0;
+
+	while (d->retained) {
+		dispatch_push(d, retained_pop(d));
+		count++;
+	}
+	if (count)
+		log_info("mirror", "%u writes that the %s had confirmed before its node was lost are sent again", count,
+			 side_name(d->side));
 }
 
 void dispatch_push(struct dispatch *d, struct record *r)
@@ -158,7 +227,10 @@ void dispatch_applied(struct dispatch *d, struct record *r)
 	d->flying--;
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
-	finish(d, r);
+	if (r->kind == RECORD_WRITE && d->mirror->retain_ns)
+		retain(d, r);
+	else
+		finish(d, r);
 	if (dispatch_idle(d))
 		settle(d);
 }
@@ -258,6 +330,8 @@ static bool fence(struct dispatch *d, struct record *r)
 		if (!atomic_load(&b->over)) {
 			if (!d->fenced && clear_before_head(d)) {
 				d->fenced = true;
+				/* What came before a TRUNCATE must never be sent behind it. */
+				retained_drop_all(d);
 				barrier_reached(b);
 			}
 			return false;
@@ -313,8 +387,10 @@ void dispatch_pump(struct dispatch *d)
 			dispatch_failed(d, r, e == -EINPROGRESS ? -ENOENT : e);
 			continue;
 		}
-		if (r->kind == RECORD_BARRIER)
+		if (r->kind == RECORD_BARRIER) {
 			d->fenced = true;
+			retained_drop_all(d);
+		}
 		d->next_target++;
 	}
 }
@@ -353,7 +429,8 @@ static void on_tick(uv_timer_t *timer)
 
 	MAGIC_CHECK(d, DISPATCH_MAGIC);
 	d->worker->turn_ns = now;
-	if (!d->on && dispatch_idle(d)) {
+	retained_expire(d, now);
+	if (!d->on && dispatch_idle(d) && !d->retained) {
 		while (d->target_count)
 			target_free(d->targets[--d->target_count]);
 		return;
@@ -397,6 +474,7 @@ void dispatch_close(struct dispatch *d)
 	drop_list(d, d->head);
 	drop_list(d, d->delayed);
 	drop_list(d, d->parked);
+	retained_drop_all(d);
 	d->head = d->tail = d->delayed = d->parked = NULL;
 	d->queued = d->waiting = 0;
 	uv_close((uv_handle_t *)&d->timer, NULL);

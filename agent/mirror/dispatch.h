@@ -8,6 +8,9 @@
  *                     ▲         └▶ parked: its statement is being prepared   └─▶ permanent error: dead letter
  *                     └──────────────── prepared ◀──────────┘
  *
+ * An answer is not durability: a killed node forgets what its commit log had not yet synced. Records therefore outlive the answer
+ * by `retain_ns`, and are sent again when a node comes back. When the journal's budget is short they go first.
+ *
  * Records go out in order and may overtake each other: with one timestamp on both clusters order does not matter. Where it does (DDL,
  * TRUNCATE) the record is a barrier: see barrier.h.
  */
@@ -31,6 +34,7 @@ struct dispatch {
 	bool settling;                  /* dispatch_settled() runs */
 	struct record *head, *tail;     /* queue */
 	struct record *delayed, *parked;
+	struct record *retained, *retained_tail; /* applied, oldest first */
 	uint32_t queued, waiting, flying; /* in queue; delayed + parked; sent */
 	uint32_t delayed_blocking;      /* delayed for a reason that a barrier must wait for */
 	struct target *targets[DISPATCH_TARGETS];
@@ -62,7 +66,13 @@ static inline bool dispatch_idle(const struct dispatch *d)
 	return d->queued == 0 && d->waiting == 0 && d->flying == 0;
 }
 
+/* Gives up the oldest retained records until some of the journal is free again. False: there were none. */
+bool dispatch_shrink(struct dispatch *d);
+
 /* ---- for target.c */
+
+/* A node that was lost is back: what it may have forgotten is sent again. */
+void dispatch_repeat(struct dispatch *d);
 
 /* The other cluster confirmed the record. */
 void dispatch_applied(struct dispatch *d, struct record *r);

@@ -27,7 +27,8 @@ struct record {
 	struct chunk_of_records *chunk;
 	struct prepared_slot *slot;    /* EXECUTE */
 	struct barrier *barrier;       /* BARRIER: ours; MARK: another worker's */
-	uint64_t acknowledged_ns, retry_ns;
+	uint64_t acknowledged_ns;
+	uint64_t retry_ns;             /* delayed: when again; retained: when it was applied */
 	int64_t timestamp;             /* µs; valid when pinned */
 	int32_t now_in_seconds;        /* when the client's request came: a late write must not live longer */
 	uint32_t body_size;

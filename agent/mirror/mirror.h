@@ -19,6 +19,7 @@ enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 struct mirror {
 	struct relay *relay;
 	size_t budget;              /* bytes, node-wide; each worker gets its share */
+	uint64_t retain_ns;         /* how long records outlive the other cluster's answer; 0 = not at all */
 	enum mirror_policy policy;  /* when the budget is spent */
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */

@@ -78,6 +78,9 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 	const struct request *q = w->request;
 	struct record *r = journal_intent(t->journal, q->body.size);
 
+	/* Retained records are only a precaution: they make room first. */
+	while (!r && (dispatch_shrink(&t->dispatch[TARGET]) || dispatch_shrink(&t->dispatch[ORIGIN])))
+		r = journal_intent(t->journal, q->body.size);
 	if (!r) {
 		if (t->mirror->policy == MIRROR_BLOCK && journal_bytes(t->journal) > 0) {
 			t->stalled = true;

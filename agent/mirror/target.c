@@ -43,7 +43,7 @@ struct target {
 	struct dispatch *dispatch;
 	unsigned node;
 	uint8_t version;
-	bool segments, conn_live, freeing, warned;
+	bool segments, conn_live, freeing, warned, repeat; /* repeat: it was up before; what it may have forgotten is sent again */
 	struct dial *dial;
 	struct conn conn;
 	struct input in, plain; /* bytes as received; envelopes out of segments */
@@ -373,6 +373,7 @@ static void lost(struct target *t, int error)
 	if (t->state == TARGET_DOWN || t->state == TARGET_CLOSED)
 		return;
 	if (was_up) {
+		t->repeat = true;
 		atomic_fetch_sub(&d->mirror->connected[d->side], 1);
 		metric_sub(d->worker->metrics, METRIC_MIRROR_CONNECTIONS, 1);
 	}
@@ -439,6 +440,9 @@ static void up(struct target *t)
 	if (t->warned)
 		log_info("mirror", "%s %s is back", side_name(d->side), addr_format(address_of(t), text));
 	t->warned = false;
+	if (t->repeat)
+		dispatch_repeat(d);
+	t->repeat = false;
 	dispatch_pump(d);
 }
 

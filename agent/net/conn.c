@@ -202,6 +202,14 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 	return 0;
 }
 
+void conn_discard_input(struct conn *c)
+{
+	uint8_t sink[16 << 10];
+
+	for (int i = 0; i < 64 && !c->closing && conn_recv(c, sink, sizeof(sink)) > 0; i++)
+		;
+}
+
 static void on_closed(uv_handle_t *handle)
 {
 	struct conn *c = handle->data;

@@ -66,5 +66,8 @@ static inline bool conn_congested(const struct conn *c)
 	return c->congested;
 }
 
+/* Throws away what has been received and not read, so that a close that follows is an orderly end. Bounded. */
+void conn_discard_input(struct conn *c);
+
 /* Stops everything and closes the socket. `closed` comes later from the loop. Calling it twice is harmless. */
 void conn_close(struct conn *c);

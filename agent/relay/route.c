@@ -52,6 +52,19 @@ static unsigned change_ids(const struct analysis *a, enum side side, struct chan
 	return n;
 }
 
+/* The client skips metadata that it has from the other side: where the columns differ it must get them (v5 tells by itself). */
+static unsigned change_skip(const struct analysis *a, struct change *change, uint8_t room[1])
+{
+	const struct request *q = &a->request;
+
+	if (q->version >= 5 || !a->slot || !(q->params.flags & QUERY_SKIP_METADATA) ||
+	    !atomic_load_explicit(&a->slot->prepared->result_differs, memory_order_relaxed))
+		return 0;
+	room[0] = (uint8_t)(q->params.flags & ~(uint32_t)QUERY_SKIP_METADATA);
+	*change = (struct change){q->params.flags_at, 1, span_of(room, 1)};
+	return 1;
+}
+
 static unsigned change_paging(const struct analysis *a, struct change *change, uint8_t room[4])
 {
 	const struct request *q = &a->request;
@@ -170,7 +183,7 @@ void route_emit(struct session *s, enum side side, const struct frame_header *h,
 {
 	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
 	struct change changes[CHANGES_MAX];
-	uint8_t ids[2 * (2 + PREPARED_ID_MAX)], paging[4];
+	uint8_t ids[2 * (2 + PREPARED_ID_MAX)], paging[4], flags[1];
 	unsigned n = 0;
 
 	if (h->opcode == OP_BATCH && (side != ORIGIN || s->worker->course.mirroring)) {
@@ -183,7 +196,9 @@ void route_emit(struct session *s, enum side side, const struct frame_header *h,
 	}
 	if (a->slot && prepared_on(a->slot->prepared, side))
 		n += change_ids(a, side, changes, ids);
-	/* Flags stand before the paging state, and that before the timestamp: insert the paging change in order. */
+	/* In the order of the body: ids, flags, paging state, timestamp. A request has a page or is pinned, never both. */
+	if (edit_count == 0)
+		n += change_skip(a, &changes[n], flags);
 	for (unsigned i = 0; i < edit_count; i++)
 		changes[n++] = (struct change){edits[i].at, edits[i].remove, span_of(edits[i].insert, edits[i].size)};
 	n += change_paging(a, &changes[n], paging);

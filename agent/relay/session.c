@@ -119,7 +119,7 @@ void session_upstream_closed(struct session *s)
 
 bool session_idle(const struct session *s)
 {
-	return s->inflight.count == 0 && s->state != SESSION_HANDSHAKE && s->state != SESSION_OPAQUE;
+	return s->inflight.count == 0 && s->client.queued == 0 && s->state != SESSION_OPAQUE;
 }
 
 static void end_all_inflight(struct session *s)
@@ -173,8 +173,12 @@ void session_close(struct session *s, enum close_reason reason)
 	end_all_inflight(s);
 	if (w->tap)
 		w->relay->tap->flush(w->tap, TAP_OUTCOMES);
-	if (s->client_live)
+	if (s->client_live) {
+		/* Unread bytes would turn our end into a reset, and the client would never read why. */
+		if (reason == CLOSE_PROTOCOL || reason == CLOSE_DIAL)
+			conn_discard_input(&s->client);
 		conn_close(&s->client);
+	}
 	upstream_close(&s->up[ORIGIN]);
 	upstream_close(&s->up[TARGET]);
 	worker_settled(w);

@@ -17,6 +17,7 @@
 #define TICK_MS 250
 #define PLAIN_KEEP (1u << 20) /* larger scratch is given back when a tick finds it unused */
 #define ACCEPT_BURST 64
+#define LEAVE_NS (10ull * 1000000000u) /* after finish a page sequence that began on the origin may end there for so long */
 
 struct message {
 	struct message *next;
@@ -114,6 +115,15 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 	}
 }
 
+/* The migration is finished: what still leads to the origin ends once it is idle. */
+static void leave_origin(struct worker *w, struct session *s)
+{
+	struct upstream *u = &s->up[ORIGIN];
+
+	if (w->course.finished && w->turn_ns > w->course_ns + LEAVE_NS && s->primary == TARGET && u->conn_live && u->inflight == 0)
+		upstream_close(u);
+}
+
 /* A session that waits longer than it may: an orphan whose write got no answer. */
 static void sweep(struct worker *w)
 {
@@ -126,6 +136,8 @@ static void sweep(struct worker *w)
 		else if (w->stopping && s->state != SESSION_CLOSING &&
 			 (session_idle(s) || w->turn_ns > s->orphan_deadline_ns))
 			session_close(s, CLOSE_STOP);
+		else
+			leave_origin(w, s);
 	}
 	if (w->plain_capacity > PLAIN_KEEP) {
 		free(w->plain);
@@ -259,6 +271,7 @@ void worker_set_course(struct worker *w, const struct course *course)
 	struct session *s, *next;
 
 	w->course = *course;
+	w->course_ns = clock_now_ns();
 	if (w->tap)
 		w->relay->tap->course(w->tap, course);
 	for (s = w->sessions; s; s = next) {

@@ -30,6 +30,7 @@ struct worker {
 	bool running;
 	struct metrics *metrics;
 	struct course course;
+	uint64_t course_ns;    /* when it was taken */
 	bool holding;          /* requests are held for a switch */
 	bool stopping;
 	struct session *sessions; /* list */
