@@ -108,6 +108,7 @@ static int relay_options_from(const struct config *c, struct relay_options *o, s
 	o->stop_ms = c->limits.stop_millis;
 	o->configured_auth = c->auth.mode == AUTH_CONFIGURED;
 	o->any_client = c->auth.client == AUTH_CLIENT_ANY;
+	o->kernel_direct = c->intercept.on_agent_down[CONFIG_PHASE_FINISH] == AGENT_DOWN_TARGET;
 	o->freeze_topology = c->topology == TOPOLOGY_FREEZE;
 	o->ddl = c->ddl == DDL_MIRROR ? RELAY_DDL_MIRROR : c->ddl == DDL_REFUSE ? RELAY_DDL_REFUSE : RELAY_DDL_IGNORE;
 	o->state_directory = c->state.directory;

@@ -11,6 +11,19 @@
 #define STRAYS_A_SECOND 20 /* closed connections: drivers reconnect with back-off and must not all come at once */
 #define LEARNED_MAX 256
 
+/* onAgentDown.mirror in the kernel's terms: how long the door stays closed. 0 would mean the default. */
+static unsigned grace_ms(const struct config *c)
+{
+	switch (c->intercept.on_agent_down[CONFIG_PHASE_MIRROR]) {
+	case AGENT_DOWN_OPEN:
+		return 1;
+	case AGENT_DOWN_CLOSED:
+		return UINT32_MAX; /* seven weeks */
+	default:
+		return c->intercept.grace_millis ? c->intercept.grace_millis : 1;
+	}
+}
+
 int steer_open(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
@@ -20,7 +33,7 @@ int steer_open(struct node *n, struct error *error)
 		.cgroup_count = c->intercept.cgroups.count,
 		.acceleration = (enum intercept_acceleration)c->intercept.acceleration,
 		.workers = config_workers(c),
-		.grace_ms = c->intercept.grace_millis,
+		.grace_ms = grace_ms(c),
 		.phase = (enum intercept_phase)(c->migration.complete ? PHASE_FINISH : c->phase.initial),
 	};
 	int r = intercept_open(&o, &n->intercept, error);
@@ -217,7 +230,12 @@ int steer_start(struct node *n, struct error *error)
 		r = intercept_start(n->intercept, error);
 	if (r < 0)
 		return r;
-	log_info("intercept", "acceleration %s: %s", intercept_accelerated(n->intercept, &why) ? "on" : "off", why);
+	bool accelerated = intercept_accelerated(n->intercept, &why);
+
+	log_info("intercept", "acceleration %s: %s", accelerated ? "on" : "off", why ? why : "as configured");
+	/* Attached is not yet in force: another program may stand in front of ours, or the path be no cgroup2. */
+	if (intercept_check(n->intercept, error) < 0)
+		log_error("intercept", "connections are not steered: %s", error->text);
 	n->events.data = n;
 	if (uv_poll_init(&n->loop, &n->events, intercept_events_fd(n->intercept)) == 0) {
 		uv_poll_start(&n->events, UV_READABLE, on_events);

@@ -45,7 +45,7 @@ static void offer_direct(struct relay *r)
 	const struct cluster *c = &r->options.cluster[TARGET];
 	struct error error;
 
-	if (r->options.configured_auth)
+	if (r->options.configured_auth || !r->options.kernel_direct)
 		return;
 	for (unsigned i = 0; i < c->node_count; i++)
 		nodes[i] = &c->nodes[i].sa;

@@ -68,6 +68,7 @@ struct relay_options {
 	bool configured_auth;          /* else the client's own handshake is passed through */
 	bool any_client;               /* configured_auth: do not compare the client's credentials */
 	bool freeze_topology;
+	bool kernel_direct;            /* after finish new connections go straight to a target node, past the agent */
 	enum { RELAY_DDL_MIRROR, RELAY_DDL_REFUSE, RELAY_DDL_IGNORE } ddl;
 	uint32_t mark;                 /* SO_MARK for dials, 0 = none */
 	const char *state_directory;   /* "" = nothing is kept */
