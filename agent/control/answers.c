@@ -92,6 +92,8 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 			    json_pack("{s:o, s:o}", "count", count(METRIC_HOLDS), "lastMicros", count(METRIC_HOLD_LAST_US)));
 	if (n->intercept)
 		json_object_set_new(o, "interception", intercept_answer(n));
+	if (n->service)
+		json_object_set_new(o, "migrationService", service_describe(n->service));
 	admin_done(reply, o);
 }
 
@@ -260,8 +262,11 @@ bool answer_ready(json_t *body, void *context)
 {
 	struct node *n = context;
 	json_t *reasons = json_array();
+	char text[400];
 
-	if (!n->serving)
+	if (!n->serving && n->service && service_waiting(n->service))
+		json_array_append_new(reasons, json_string(service_reason(n->service, text, sizeof(text))));
+	else if (!n->serving)
 		json_array_append_new(reasons, json_string("not serving yet"));
 	json_object_set_new(body, "reasons", reasons);
 	return n->serving;

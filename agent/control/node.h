@@ -9,6 +9,7 @@
 #include "control/http.h"
 #include "cutover/phase.h"
 #include "intercept/intercept.h"
+#include "migrate/service.h"
 #include "mirror/mirror.h"
 #include "relay/relay.h"
 
@@ -18,7 +19,9 @@ struct node {
 	uv_signal_t term, interrupt;
 	uv_poll_t events;       /* of the kernel side */
 	uv_timer_t second;      /* counters, strays */
-	uv_work_t strays, watch;
+	uv_work_t strays, watch, keep;
+	unsigned seconds;
+	bool keep_running;
 	bool strays_running, watch_running, watch_learned, serving, events_on;
 	unsigned strays_found, strays_closed;
 	uint64_t started_ns;
@@ -29,6 +32,7 @@ struct node {
 	struct intercept *intercept;
 	struct admin *admin;
 	struct http *http;
+	struct service *service; /* NULL = no migration service is configured */
 	struct addr *learned;   /* nodes of the origin found by the last look, for the main loop to watch */
 	unsigned learned_count;
 	uint64_t kernel_seen[3]; /* totals already counted */

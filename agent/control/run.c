@@ -13,6 +13,8 @@
 #include "mirror/preflight.h"
 #include "relay/prepared.h"
 
+#define KEEP_SECONDS 5
+
 static int resolve_cluster(const struct config_cluster *from, const char *name, struct cluster *to, struct error *error)
 {
 	struct error why;
@@ -123,13 +125,34 @@ static void on_signal(uv_signal_t *handle, int number)
 	uv_stop(&n->loop);
 }
 
+static void keep_work(uv_work_t *work)
+{
+	struct node *n = work->data;
+
+	relay_keep(&n->relay);
+}
+
+static void keep_done(uv_work_t *work, int status)
+{
+	struct node *n = work->data;
+
+	(void)status;
+	n->keep_running = false;
+}
+
 static void on_second(uv_timer_t *timer)
 {
 	struct node *n = timer->data;
 
-	if (n->intercept)
+	/* Before they are steered here, connections that pass by the agent are as they should be. */
+	if (n->intercept && n->serving)
 		steer_tick(n);
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
+	if (++n->seconds % KEEP_SECONDS == 0 && !n->keep_running) {
+		n->keep_running = true;
+		n->keep.data = n;
+		uv_queue_work(&n->loop, &n->keep, keep_work, keep_done);
+	}
 	/* New sessions may not speak what the other cluster does not, from mirroring on. */
 	uint8_t version = atomic_load(&n->mirror.version[TARGET]);
 	if (version && n->relay.course.mirroring)
@@ -170,6 +193,50 @@ static int start_services(struct node *n, struct error *error)
 	return r;
 }
 
+/* ---- the migration service's view of the agent */
+
+static int serve(void *context, struct error *error)
+{
+	struct node *n = context;
+	int r = n->intercept ? steer_start(n, error) : 0;
+
+	if (r < 0)
+		return r;
+	relay_serve(&n->relay);
+	n->serving = true;
+	return 0;
+}
+
+static enum phase service_phase(void *context)
+{
+	return phases_current(((struct node *)context)->phases);
+}
+
+static void service_move(void *context, const struct phase_request *request, const struct phase_listener *listener)
+{
+	phases_request(((struct node *)context)->phases, request, listener);
+}
+
+static void service_shutdown(void *context)
+{
+	log_info("agent", "stopping, as the migration service asked; requests in flight are answered first");
+	uv_stop(&((struct node *)context)->loop);
+}
+
+static int start_migration_service(struct node *n, struct error *error)
+{
+	const struct config *c = n->config;
+	struct service_options o = {.post = {.service_host = c->migration.service_host,
+					     .service_port = (uint16_t)c->migration.service_port,
+					     .proxy_host = c->migration.proxy_host,
+					     .proxy_port = (uint16_t)c->migration.proxy_port},
+				    .state_directory = c->state.directory};
+	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .stop = service_shutdown,
+				      .context = n};
+
+	return c->migration.service_host[0] ? service_start(&n->loop, &o, &hooks, &n->service, error) : 0;
+}
+
 static int start(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
@@ -194,8 +261,10 @@ static int start(struct node *n, struct error *error)
 		r = relay_start(&n->relay, &mirror_tap, &n->mirror, error);
 	if (r == 0)
 		r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, initial_phase(c), &n->phases, error);
-	if (r == 0 && n->intercept)
-		r = steer_start(n, error);
+	if (r == 0)
+		r = start_migration_service(n, error);
+	if (r == 0 && !(n->service && service_waiting(n->service)))
+		r = serve(n, error);
 	return r;
 }
 
@@ -234,8 +303,6 @@ int agent_run(const struct config *config, struct error *error)
 	r = start(n, error);
 	if (r == 0) {
 		uv_timer_start(&n->second, on_second, 100, 1000);
-		relay_serve(&n->relay);
-		n->serving = true;
 		log_info("agent", "cqlferry %s: %u workers, phase %s%s%s, interception %s", CQLFERRY_VERSION,
 			 n->relay.worker_count, phase_name(phases_current(n->phases)),
 			 config->listen.port ? ", listening on " : "",
@@ -245,11 +312,16 @@ int agent_run(const struct config *config, struct error *error)
 		n->serving = false;
 	}
 	phases_stop(n->phases);
+	service_stop(n->service);
 	admin_stop(n->admin);
 	http_stop(n->http);
 	relay_stop(&n->relay);
 	if (n->intercept)
 		steer_stop(n);
+	while (n->keep_running)
+		uv_run(&n->loop, UV_RUN_ONCE);
+	if (r == 0)
+		relay_keep(&n->relay);
 	uv_walk(&n->loop, close_handle, NULL);
 	for (int i = 0; i < 100 && uv_run(&n->loop, UV_RUN_NOWAIT); i++)
 		;

@@ -57,28 +57,38 @@ static int analyse_batch(struct session *s, struct analysis *a)
 	return r;
 }
 
-int analyse(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct analysis *a)
+int plain_body(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct span *ret)
 {
 	struct span body = span_of(envelope + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE);
-	int r;
+	int64_t plain;
+	uint8_t *to;
 
+	*ret = body;
+	if (s->version >= 5 || !(h->flags & FRAME_COMPRESSED) || body.size == 0)
+		return 0;
+	plain = body_plain_size(s->compression, body, s->worker->relay->options.frame_max);
+	if (plain < 0)
+		return CQL_MALFORMED;
+	to = worker_plain(s->worker, (size_t)plain);
+	if (!to)
+		return -ENOMEM;
+	plain = body_decompress(s->compression, body, to, (size_t)plain);
+	if (plain < 0)
+		return CQL_MALFORMED;
+	*ret = span_of(to, (size_t)plain);
+	return 1;
+}
+
+int analyse(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct analysis *a)
+{
+	struct span body;
+	int r = plain_body(s, h, envelope, size, &body);
+
+	if (r < 0)
+		return r;
 	a->slot = NULL;
 	a->unknown_id = span_of(NULL, 0);
-	a->compressed = s->version < 5 && (h->flags & FRAME_COMPRESSED) && body.size > 0;
-	if (a->compressed) {
-		int64_t plain = body_plain_size(s->compression, body, s->worker->relay->options.frame_max);
-		uint8_t *to;
-
-		if (plain < 0)
-			return CQL_MALFORMED;
-		to = worker_plain(s->worker, (size_t)plain);
-		if (!to)
-			return -ENOMEM;
-		plain = body_decompress(s->compression, body, to, (size_t)plain);
-		if (plain < 0)
-			return CQL_MALFORMED;
-		body = span_of(to, (size_t)plain);
-	}
+	a->compressed = r > 0;
 	r = request_parse(s->version, h->flags, h->opcode, body, &a->request);
 	if (r < 0)
 		return CQL_MALFORMED;

@@ -25,5 +25,11 @@ struct pending_prepare {
 	char text[];
 };
 
+/*
+ * The body as the client meant it: v3/v4 bodies may be compressed, then *ret points into the worker's scratch. 1 = it was
+ * compressed, 0, CQL_MALFORMED, −ENOMEM.
+ */
+int plain_body(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct span *ret);
+
 /* Fills *ret. 0, CQL_MALFORMED, −ENOMEM. The views hold until the next analyse() of this worker. */
 int analyse(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size, struct analysis *ret);

@@ -58,6 +58,14 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 /* Calls back for each entry, under the map's lock: gather, do not block. Stops when it returns false. */
 void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, struct prepared *p), void *context);
 
+/* Whether something was learned since the last save; saves all to, or loads from, the state directory (keep.h). Any thread; lock. */
+bool prepared_map_changed(struct prepared_map *m);
+int prepared_map_save(struct prepared_map *m, const char *directory, struct error *error);
+/* Number of statements, or −errno. */
+int prepared_map_load(struct prepared_map *m, const char *directory, bool *ret_damaged);
+/* One saved record; malformed ones are ignored (fuzzing). */
+void prepared_map_restore(struct prepared_map *m, struct span payload);
+
 static inline struct prepared *prepared_get(struct prepared *p)
 {
 	atomic_fetch_add_explicit(&p->references, 1, memory_order_relaxed);

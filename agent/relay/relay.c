@@ -6,9 +6,40 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "relay/prepared.h"
 #include "relay/topology.h"
 #include "relay/worker.h"
+
+/* What was known before the restart; without it clients prepare again, and the origin is asked again. */
+static void recall(struct relay *r)
+{
+	const char *directory = r->options.state_directory;
+	bool damaged[2];
+	int prepared, answers;
+
+	if (!directory[0])
+		return;
+	prepared = prepared_map_load(r->prepared, directory, &damaged[0]);
+	answers = topology_store_load(r->topology, directory, &damaged[1]);
+	if (prepared > 0 || answers > 0)
+		log_info("relay", "%d prepared statements and %d topology answers are known from before", prepared, answers);
+	if (damaged[0] || damaged[1] || prepared < 0 || answers < 0)
+		log_warn("relay", "%s/prepared.keep or topology.keep is damaged; what is missing is learned again", directory);
+}
+
+void relay_keep(struct relay *r)
+{
+	const char *directory = r->options.state_directory;
+	struct error error;
+
+	if (!directory[0])
+		return;
+	if (prepared_map_changed(r->prepared) && prepared_map_save(r->prepared, directory, &error) < 0)
+		log_error("relay", "%s", error.text);
+	if (topology_store_changed(r->topology) && topology_store_save(r->topology, directory, &error) < 0)
+		log_error("relay", "%s", error.text);
+}
 
 int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct error *error)
 {
@@ -18,6 +49,7 @@ int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct
 	r->topology = topology_store_new();
 	if (!r->prepared || !r->topology)
 		return error_set(error, -ENOMEM, "out of memory");
+	recall(r);
 	for (unsigned i = 0; i < r->options.workers; i++) {
 		struct worker *w = worker_new(r, i, error);
 

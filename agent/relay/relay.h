@@ -100,6 +100,9 @@ void relay_serve(struct relay *r);
 /* No new connections; sessions end as soon as nothing is in flight, at the latest after options.stop_ms. Blocks until all threads ended. */
 void relay_stop(struct relay *r);
 
+/* Writes what outlives a restart to the state directory, if it has changed. Blocks on the disk: a thread pool's, or after relay_stop(). */
+void relay_keep(struct relay *r);
+
 /* Releases everything after relay_stop(). */
 void relay_done(struct relay *r);
 

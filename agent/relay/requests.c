@@ -185,12 +185,12 @@ static enum verdict configured_token(struct session *s, const struct frame_heade
 	return GONE_ON;
 }
 
-static enum verdict auth_response(struct session *s, const struct frame_header *h, struct span body,
-				  const uint8_t *envelope, size_t size)
+static enum verdict auth_response(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size)
 {
+	struct span body;
 	int32_t n;
 
-	if (body.size < 4)
+	if (plain_body(s, h, envelope, size, &body) < 0 || body.size < 4)
 		return malformed(s, h->stream, "AUTH_RESPONSE is truncated");
 	n = (int32_t)((uint32_t)body.data[0] << 24 | (uint32_t)body.data[1] << 16 | (uint32_t)body.data[2] << 8 | body.data[3]);
 	if (n >= 0 && (size_t)n != body.size - 4)
@@ -402,6 +402,7 @@ static enum verdict one_envelope(struct session *s, const struct frame_header *h
 {
 	struct worker *w = s->worker;
 	struct inflight *e;
+	struct span body;
 
 	/* Each worker may use its share of the node's: nobody has to ask the others. */
 	if (s->inflight.count >= w->relay->options.session_requests_max ||
@@ -423,9 +424,11 @@ static enum verdict one_envelope(struct session *s, const struct frame_header *h
 			return startup(s, h, envelope, size);
 		break;
 	case OP_AUTH_RESPONSE:
-		return auth_response(s, h, span_of(envelope + FRAME_HEADER_SIZE, h->length), envelope, size);
+		return auth_response(s, h, envelope, size);
 	case OP_REGISTER:
-		if (!keep(&s->reg, envelope + FRAME_HEADER_SIZE, h->length)) {
+		if (plain_body(s, h, envelope, size, &body) < 0)
+			return malformed(s, h->stream, "REGISTER cannot be decompressed");
+		if (!keep(&s->reg, body.data, body.size)) {
 			session_close(s, CLOSE_MEMORY);
 			return ENDED;
 		}

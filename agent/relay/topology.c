@@ -6,6 +6,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "relay/keep.h"
+
 #define BUCKETS 512
 
 struct topology_question {
@@ -26,6 +28,7 @@ struct topology_store {
 	struct answer *bucket[BUCKETS];
 	unsigned count;
 	size_t bytes;
+	bool changed; /* since the last save */
 };
 
 struct topology_store *topology_store_new(void)
@@ -132,6 +135,7 @@ void topology_store_put(struct topology_store *t, const struct topology_question
 	else if (!a)
 		a = add(t, q);
 	if (a) {
+		t->changed = t->changed || a->size != body.size || memcmp(a->body, copy, body.size) != 0;
 		t->bytes += body.size - a->size;
 		free(a->body);
 		a->body = copy;
@@ -162,4 +166,69 @@ bool topology_store_get(struct topology_store *t, const struct topology_question
 	*ret_body = copy;
 	*ret_size = size;
 	return true;
+}
+
+/* ---- over a restart: question size u32 | question | answer */
+
+bool topology_store_changed(struct topology_store *t)
+{
+	pthread_mutex_lock(&t->lock);
+	bool changed = t->changed;
+	pthread_mutex_unlock(&t->lock);
+	return changed;
+}
+
+int topology_store_save(struct topology_store *t, const char *directory, struct error *error)
+{
+	struct keep_writer w;
+	int r = keep_begin(&w, directory, "topology.keep", KEEP_TOPOLOGY, error);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&t->lock);
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		for (struct answer *a = t->bucket[i]; a; a = a->next) {
+			uint32_t size = (uint32_t)a->question->size;
+			struct span pieces[3] = {span_of(&size, sizeof(size)), span_of(a->question->key, size), span_of(a->body, a->size)};
+
+			if (a->body)
+				keep_record(&w, pieces, 3);
+		}
+	}
+	t->changed = false;
+	pthread_mutex_unlock(&t->lock);
+	return keep_end(&w, error);
+}
+
+void topology_store_restore(struct topology_store *t, struct span payload)
+{
+	uint32_t size;
+	struct topology_question *q;
+
+	if (payload.size < sizeof(size))
+		return;
+	memcpy(&size, payload.data, sizeof(size));
+	if (size > payload.size - sizeof(size))
+		return;
+	q = malloc(sizeof(*q) + size);
+	if (!q)
+		return;
+	q->size = size;
+	memcpy(q->key, payload.data + sizeof(size), size);
+	q->hash = XXH3_64bits(q->key, size);
+	topology_store_put(t, q, span_of(payload.data + sizeof(size) + size, payload.size - sizeof(size) - size));
+	free(q);
+}
+
+static void restore_one(void *context, struct span payload)
+{
+	topology_store_restore(context, payload);
+}
+
+int topology_store_load(struct topology_store *t, const char *directory, bool *ret_damaged)
+{
+	int n = keep_read(directory, "topology.keep", KEEP_TOPOLOGY, restore_one, t, ret_damaged);
+
+	t->changed = false;
+	return n;
 }

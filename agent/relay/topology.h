@@ -33,3 +33,11 @@ void topology_store_put(struct topology_store *t, const struct topology_question
 
 /* A copy of the body (malloc'ed, the caller frees it), or false. */
 bool topology_store_get(struct topology_store *t, const struct topology_question *q, uint8_t **ret_body, size_t *ret_size);
+
+/* Over a restart (keep.h). Any thread; lock. */
+bool topology_store_changed(struct topology_store *t);
+int topology_store_save(struct topology_store *t, const char *directory, struct error *error);
+/* Number of answers, or −errno. */
+int topology_store_load(struct topology_store *t, const char *directory, bool *ret_damaged);
+/* One saved record; malformed ones are ignored. */
+void topology_store_restore(struct topology_store *t, struct span payload);
