@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A planned restart in each phase: what is in flight is answered, nothing is lost, and meanwhile the phase's rule holds."""
+import time
+
+import lab
+import pytest
+
+CONNECT = """
+import socket, sys
+try:
+    s = socket.create_connection((sys.argv[1], 9042), 3)
+    s.sendall(bytes([4, 0, 0, 1, 5, 0, 0, 0, 0]))
+    print("answer" if s.recv(9) else "closed")
+except ConnectionRefusedError:
+    print("refused")
+except OSError as e:
+    print(type(e).__name__)
+"""
+
+
+def connect(pod, origin):
+    return pod.python(CONNECT, origin.address).stdout.strip()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("phase, meanwhile", [("observe", "answer"), ("mirror", "refused"), ("cutover", "refused")])
+def test_sigterm_and_restart_under_load(agent, pods, origin, target, keyspace, equal, phase, meanwhile):
+    if phase != "observe":
+        agent.phase("mirror")
+    load = lab.Load(pods[0], origin.address, keyspace, prefix="re", protocol=4, writers=6, rate=20)
+    load.wait_running(100)
+    if phase == "cutover":
+        agent.phase("cutover")
+        load.wait_running(50)
+    assert connect(pods[1], origin) == "answer"
+    assert agent.stop() == 0, "exit status after SIGTERM"
+    assert connect(pods[1], origin) == meanwhile
+    time.sleep(1)
+    agent.start()
+    assert agent.metrics()["cqlferry_phase"] == {"observe": 0, "mirror": 1, "cutover": 3}[phase], "the phase is remembered"
+    assert connect(pods[1], origin) == "answer"
+    load.wait_running(100)
+    stat = load.stop()
+    if phase == "observe":
+        assert stat["errors"] == 0, stat["causes"]
+        return
+    lab.wait_until(lambda: agent.metric("cqlferry_mirror_backlog_records") == 0, 20, "an empty backlog")
+    equal(keyspace, [load])
+
+
+def test_grace_ends_in_mirror(make_agent, pods, origin, target, keyspace):
+    """Closed for the grace, then open, and what passes meanwhile is on record when the agent is back."""
+    agent = make_agent(intercept={"graceMillis": 2000})
+    agent.phase("mirror")
+    agent.stop()
+    assert connect(pods[0], origin) == "refused"
+    lab.wait_until(lambda: connect(pods[0], origin) == "answer", 10, "open after the grace", step=0.3)
+    agent.start()
+    lab.wait_until(lambda: agent.metrics().get('cqlferry_intercept_total{verdict="bypassed"}', 0) > 0, 10,
+                   "the bypass to be counted")
+    assert agent.metrics().get('cqlferry_intercept_total{verdict="refused"}', 0) > 0
+    assert origin.address in agent.log() and "agent gone" in agent.log(), "the bypass is not in the log"
+
+
+@pytest.mark.quick
+def test_sigkill_is_noticed_by_the_kernel(agent, pods, origin, keyspace):
+    """No orderly stop: the heartbeat runs out, and the phase's rule holds all the same."""
+    agent.phase("mirror")
+    agent.kill()
+    lab.wait_until(lambda: connect(pods[0], origin) == "refused", 5, "refused after kill -9", step=0.2)
+    agent.start()
+    assert connect(pods[0], origin) == "answer"
+
+
+@pytest.mark.quick
+def test_off_frees_every_connection(agent, pods, origin):
+    agent.phase("mirror")
+    assert connect(pods[0], origin) == "answer"
+    before = agent.metric("cqlferry_sessions_opened_total")
+    agent.cli("off")
+    assert connect(pods[0], origin) == "answer"
+    assert agent.metric("cqlferry_sessions_opened_total") == before, "still intercepted after off"
