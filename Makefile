@@ -11,7 +11,7 @@
 #   make demo           the whole story, real clusters
 #   make bench          BENCH=quick | full
 #   make fuzz           FUZZ_SECONDS=60 for each target
-#   make soak, kube     long suites (docs/testing.md)
+#   make soak           every e2e test, the long ones too (docs/testing.md)
 #   make install        PREFIX, DESTDIR
 
 BUILD   ?= build
@@ -115,7 +115,7 @@ $(BUILD)/tests/fuzz/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(LIB)
 	@mkdir -p $(@D)
 	$(call say,TEST,$<)$(Q)$(CC) $(ALL_CFLAGS) $(PKG_CFLAGS) -Itests -Wno-missing-prototypes $< tests/fuzz/replay.c $(LDFLAGS_ALL) $(LIB) $(PKG_LIBS) -o $@
 
-PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c))
+PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c) agent/migrate/update.c)
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$<)$(Q)$(CLANG) -std=gnu11 -O1 -g -D_GNU_SOURCE -DCQLFERRY_VERSION='"fuzz"' -Iinclude -Iagent -Itests -fno-strict-aliasing \
@@ -123,7 +123,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 
 -include $(AGENT_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(BPF_OBJ:.o=.d) $(wildcard $(BUILD)/tests/*/*.d)
 
-.PHONY: tests unit check demo bench fuzz soak kube deps lint clean install
+.PHONY: tests unit check demo bench fuzz soak deps lint clean install
 tests: $(BIN) $(UNIT_BIN) $(BPFT_BIN) $(BENCH_BIN) $(REPLAY_BIN)
 
 deps:
@@ -152,6 +152,11 @@ fuzz:
 	@tests/lab/deps.sh
 	@$(MAKE) --no-print-directory -j2 $(FUZZ_BIN)
 	@tests/fuzz/fuzz.sh $(BUILD) $(FUZZ_SECONDS)
+
+soak:
+	@tests/lab/deps.sh
+	@$(MAKE) --no-print-directory -j2 all
+	@tests/e2e/run.sh $(BUILD)
 
 lint:
 	@clang-format --dry-run -Werror $(AGENT_SRC) $(MAIN_SRC) $(wildcard agent/*/*.h include/*.h bpf/*.c bpf/*.h tests/*/*.c)
