@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/node.h"
+#include "cutover/ledger.h"
 #include "relay/session.h"
 #include "relay/worker.h"
 
@@ -154,6 +155,8 @@ static void switch_interception(struct admin_reply *reply, struct node *n, bool 
 		admin_fail(reply, "the kernel side did not take it", "see docs/inspect.md for the bpftool line");
 		return;
 	}
+	if (!on && p >= PHASE_DRAIN)
+		ledger_forced(gaps_ledger(n), admin_peer(reply), "interception off", phase_name(p), clock_wall_us());
 	log_audit("interception %s by %s in phase %s", on ? "on" : "off", admin_peer(reply), phase_name(p));
 	admin_done(reply, json_pack("{s:s}", "interception", on ? "on" : "off"));
 }

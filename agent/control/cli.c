@@ -22,6 +22,12 @@ const struct cli_command cli_commands[] = {
     {"status", "", "show phase, sessions, mirror and interception", NULL, cli_status},
     {"top", "", "show the same numbers and their rates, live", NULL, cli_top},
     {"sessions", "", "list the client connections", NULL, cli_sessions},
+    {"gaps", "", "list what was written and not mirrored",
+     "SINCE is a time (2026-01-02T03:04:05Z), or how long ago: 90s, 15m, 12h, 7d. A gap is listed if it was not over then.\n"
+     "CAUSE is a cause (lwt, counter, list_operation, server_function, unclassified, policy, unknown_outcome, shed,\n"
+     "dead_letter, undelivered, or what the kernel says of a bypass) or a kind (unmirrored, bypass, opaque, down, off,\n"
+     "forced, lost). A gap whose table is not known (-) may concern any table and is always listed.",
+     cli_gaps},
     {"phase", "[observe|mirror|drain|cutover|rollback|finish]", "show the phase, or move to another one",
      "Moves: observe > mirror > drain > cutover > finish; back: mirror > observe, drain > mirror, cutover > "
      "rollback > mirror.\n"

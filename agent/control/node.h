@@ -32,6 +32,7 @@ struct node {
 	struct intercept *intercept;
 	struct admin *admin;
 	struct http *http;
+	struct gaps *gaps;       /* the gap ledger; gaps.h */
 	struct service *service; /* NULL = no migration service is configured */
 	struct addr *learned;   /* nodes of the origin found by the last look, for the main loop to watch */
 	unsigned learned_count;
@@ -48,3 +49,7 @@ int steer_open(struct node *n, struct error *error);   /* before the relay: prog
 int steer_start(struct node *n, struct error *error);  /* after it: agent address, watch list, events */
 void steer_tick(struct node *n);                       /* once a second */
 void steer_stop(struct node *n);
+void steer_poll(struct node *n);                       /* takes the events that are there now */
+
+/* gaps.c: the gap ledger, NULL when none is kept. */
+struct ledger *gaps_ledger(struct node *n);

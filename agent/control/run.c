@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/gaps.h"
 #include "control/node.h"
 #include "mirror/preflight.h"
 #include "relay/prepared.h"
@@ -147,6 +148,7 @@ static void on_second(uv_timer_t *timer)
 	/* Before they are steered here, connections that pass by the agent are as they should be. */
 	if (n->intercept && n->serving)
 		steer_tick(n);
+	gaps_tick(n);
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
 	if (++n->seconds % KEEP_SECONDS == 0 && !n->keep_running) {
 		n->keep_running = true;
@@ -258,11 +260,16 @@ static int start(struct node *n, struct error *error)
 	/* The admin socket's lock says first of all whether another agent lives here. */
 	r = start_services(n, error);
 	if (r == 0)
+		r = gaps_start(n, error);
+	phase.ledger = gaps_ledger(n);
+	if (r == 0)
 		r = relay_start(&n->relay, &mirror_tap, &n->mirror, error);
 	if (r == 0)
 		r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, initial_phase(c), &n->phases, error);
-	if (r == 0)
+	if (r == 0) {
+		gaps_follow(n);
 		r = start_migration_service(n, error);
+	}
 	if (r == 0 && !(n->service && service_waiting(n->service)))
 		r = serve(n, error);
 	return r;
@@ -313,9 +320,11 @@ int agent_run(const struct config *config, struct error *error)
 	}
 	phases_stop(n->phases);
 	service_stop(n->service);
+	n->service = NULL;
 	admin_stop(n->admin);
 	http_stop(n->http);
 	relay_stop(&n->relay);
+	gaps_stop(n);
 	if (n->intercept)
 		steer_stop(n);
 	while (n->keep_running)
@@ -325,12 +334,13 @@ int agent_run(const struct config *config, struct error *error)
 	uv_walk(&n->loop, close_handle, NULL);
 	for (int i = 0; i < 100 && uv_run(&n->loop, UV_RUN_NOWAIT); i++)
 		;
-	uv_loop_close(&n->loop);
+	bool busy = uv_loop_close(&n->loop) < 0; /* a look-up of a name cannot be called off, and tells the loop when it ends */
 	relay_done(&n->relay);
 	metrics_unregister(n->metrics);
 	free(n->metrics);
 	free(n->learned);
-	free(n);
+	if (!busy)
+		free(n);
 	if (r == 0)
 		log_info("agent", "stopped");
 	return r;

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "control/node.h"
+#include "cutover/ledger.h"
 #include "mirror/client.h"
 
 #define STRAYS_A_SECOND 20 /* closed connections: drivers reconnect with back-off and must not all come at once */
@@ -40,6 +42,18 @@ int steer_open(struct node *n, struct error *error)
 
 	if (r < 0)
 		return r;
+	if (c->intercept.cgroups.count == 0) {
+		/* The root of the pods, as the kubelet names it with the systemd and the cgroupfs driver. */
+		struct error why;
+
+		if (intercept_cgroup_add(n->intercept, "kubepods.slice", &why) < 0 &&
+		    intercept_cgroup_add(n->intercept, "kubepods", &why) < 0) {
+			intercept_close(n->intercept, INTERCEPT_REMOVE);
+			n->intercept = NULL;
+			return error_set(error, -ENOENT, "intercept.cgroups names nothing, and this node has no kubepods.slice or kubepods: "
+							 "name the cgroups whose connections are to be looked at");
+		}
+	}
 	n->relay.intercept = n->intercept;
 	n->relay.options.mark = intercept_mark(n->intercept);
 	return 0;
@@ -79,6 +93,7 @@ static void on_event(void *context, const struct intercept_event *e)
 	struct addr a = {0};
 
 	memcpy(&a.storage, &e->destination, sizeof(e->destination));
+	ledger_event(gaps_ledger(n), e, clock_wall_us(), clock_now_ns());
 	switch (e->kind) {
 	case INTERCEPT_EVENT_BYPASSED:
 		metric_add(n->metrics, METRIC_UNMIRRORED_BYPASS, n->relay.course.mirroring);
@@ -103,6 +118,11 @@ static void on_events(uv_poll_t *poll, int status, int events)
 
 	(void)status;
 	(void)events;
+	intercept_events_poll(n->intercept, on_event, n);
+}
+
+void steer_poll(struct node *n)
+{
 	intercept_events_poll(n->intercept, on_event, n);
 }
 

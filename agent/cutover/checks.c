@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/metrics.h"
+#include "mirror/own.h"
 #include "mirror/preflight.h"
 #include "mirror/writers.h"
 #include "relay/prepared.h"
@@ -14,7 +15,15 @@ struct bridge {
 	check_found found;
 	void *context;
 	unsigned foreign;
+	struct own_sockets *own;
 };
+
+static bool ours(void *context, const struct addr *client)
+{
+	struct bridge *b = context;
+
+	return own_sockets_has(b->own, client);
+}
 
 static void from_preflight(void *context, enum preflight_grade grade, const char *what, const char *remedy)
 {
@@ -48,10 +57,11 @@ static void foreign_writer(void *context, const char *node, const struct addr *c
 
 void check_writers(const struct relay *r, enum side primary, check_found found, void *context)
 {
-	struct bridge b = {.found = found, .context = context};
-	struct error error = {""};
-	int e = writers_list(&r->options.cluster[primary], r->options.mark, writers_is_local, foreign_writer, &b, &error);
+	struct bridge b = {.found = found, .context = context, .own = own_sockets_new()};
+	struct error error = {"out of memory"};
+	int e = b.own ? writers_list(&r->options.cluster[primary], r->options.mark, ours, foreign_writer, &b, &error) : -ENOMEM;
 
+	own_sockets_free(b.own);
 	/* Older clusters cannot say who is connected; all other failures mean that somebody may write unseen. */
 	if (e < 0)
 		found(context, e == -ENOTSUP ? CHECK_NOTE : CHECK_OBSTACLE, error.text,

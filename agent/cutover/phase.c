@@ -14,12 +14,13 @@
 #include "cutover/checks.h"
 #include "cutover/course.h"
 #include "cutover/hold.h"
+#include "cutover/ledger.h"
 #include "cutover/state.h"
 #include "mirror/tap.h"
 #include "relay/worker.h"
 
 #define TICK_MS 20
-#define WARM_MAX_MS 5000   /* sessions and statements that are not ready by then become so when they are used */
+#define WARM_STUCK_MS 5000 /* without progress for so long: what is not ready yet becomes so when it is used */
 #define RETRY_HOLD_MS 1000 /* between two holds, so that clients get something done */
 #define FINDINGS_MAX 64
 #define FINDING_SIZE 512
@@ -45,6 +46,8 @@ struct move {
 	unsigned finding_count;
 	_Atomic int missing; /* statements that the other side does not know yet; −1 = not counted yet */
 	uint64_t told_backlog;
+	uint64_t warm_ready, warm_ns; /* progress of STEP_WARM */
+	int warm_missing;
 };
 
 struct phases {
@@ -57,6 +60,8 @@ struct phases {
 	uv_timer_t timer;
 	uv_async_t wake;
 	_Atomic bool switched; /* all workers follow the new course */
+	bool stopping;
+	int handles;           /* that are closing */
 	bool told_left;        /* finish: said that no connection to the origin is left */
 	struct move move;
 };
@@ -190,18 +195,26 @@ static void begin_warm(struct phases *p)
 		follow(p, warm);
 	}
 	atomic_store(&m->missing, -1);
+	m->warm_ns = clock_now_ns();
 	set_step(p, STEP_WARM);
 	tell(p, "sessions open their connections to the %s, statements are prepared there",
-	     m->to == PHASE_CUTOVER ? "target" : "origin");
+	     m->to == PHASE_MIRROR ? "origin" : "target");
 }
 
 static void step_warm(struct phases *p)
 {
 	struct move *m = &p->move;
-	enum metric other = m->to == PHASE_CUTOVER ? METRIC_UPSTREAMS_TARGET : METRIC_UPSTREAMS_ORIGIN;
+	enum metric other = m->to == PHASE_MIRROR ? METRIC_UPSTREAMS_ORIGIN : METRIC_UPSTREAMS_TARGET;
 	uint64_t ready = metrics_total(other), sessions = metrics_total(METRIC_SESSIONS);
 	int missing = atomic_load(&m->missing);
-	bool late = step_ms(p) > WARM_MAX_MS;
+	bool late;
+
+	if (ready != m->warm_ready || missing != m->warm_missing) {
+		m->warm_ready = ready;
+		m->warm_missing = missing;
+		m->warm_ns = clock_now_ns();
+	}
+	late = clock_now_ns() - m->warm_ns > WARM_STUCK_MS * 1000000ull;
 
 	if (!late && (missing != 0 || ready < sessions)) {
 		if (step_ms(p) % 100 < TICK_MS)
@@ -416,6 +429,10 @@ static void checked(uv_work_t *work, int status)
 	char text[1200], hint[FINDING_SIZE + 64];
 
 	(void)status;
+	if (p->stopping) {
+		over(p, NULL, NULL);
+		return;
+	}
 	for (unsigned i = 0; i < m->finding_count; i++) {
 		const struct finding *f = &m->findings[i];
 
@@ -441,10 +458,13 @@ static void checked(uv_work_t *work, int status)
 		over(p, text, hint);
 		return;
 	}
-	if (obstacles)
-		for (unsigned i = 0; i < m->finding_count; i++)
-			if (m->findings[i].grade == CHECK_OBSTACLE)
-				log_audit("forced by %s although: %s", m->who, m->findings[i].what);
+	snprintf(text, sizeof(text), "%s -> %s", phase_name(m->from), phase_name(m->to));
+	for (unsigned i = 0; obstacles && i < m->finding_count; i++) {
+		if (m->findings[i].grade != CHECK_OBSTACLE)
+			continue;
+		log_audit("forced by %s although: %s", m->who, m->findings[i].what);
+		ledger_forced(p->options.ledger, m->who, text, m->findings[i].what, clock_wall_us());
+	}
 	begin(p);
 }
 
@@ -563,18 +583,41 @@ int phases_start(uv_loop_t *loop, struct relay *relay, struct mirror *mirror, co
 	return 0;
 }
 
+static void on_closed(uv_handle_t *handle)
+{
+	struct phases *p = handle->data;
+
+	/* A check that is still under way in the thread pool keeps it: the process is about to end. */
+	if (--p->handles == 0 && p->move.step == STEP_NONE)
+		free(p);
+}
+
 void phases_stop(struct phases *p)
 {
 	struct error error;
 
 	if (!p)
 		return;
-	if (p->move.step != STEP_NONE && p->move.step != STEP_CHECK)
+	if (p->move.step == STEP_SWITCH) {
+		/* Workers may serve clients in the new phase already: there is no way back, and the state file says so. */
+		succeed(p);
+	} else if (p->move.step == STEP_CHECK) {
+		/* The thread pool may still be at work on the findings; checked() frees them. */
+		struct phase_listener listener = p->move.listener;
+
+		p->stopping = true;
+		p->move.listener = (struct phase_listener){0};
+		if (listener.done)
+			listener.done(listener.context, "the agent is stopping", NULL);
+	} else if (p->move.step != STEP_NONE) {
 		fall_back(p, "the agent is stopping", NULL);
+	}
 	/* Timestamps never go back over a restart. */
 	if (state_save(p->options.state_directory, p->current, "shutdown", high_water(p), &error) < 0)
 		log_error("cutover", "%s", error.text);
 	metrics_unregister(&p->metrics);
-	uv_close((uv_handle_t *)&p->timer, NULL);
-	uv_close((uv_handle_t *)&p->wake, NULL);
+	/* Workers may use it until they have ended; the loop runs again, and lets it go, only after that. */
+	p->handles = 2;
+	uv_close((uv_handle_t *)&p->timer, on_closed);
+	uv_close((uv_handle_t *)&p->wake, on_closed);
 }

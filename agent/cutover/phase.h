@@ -40,6 +40,7 @@ struct phase_options {
 	uint32_t drain_backlog;      /* records that may be left when the hold begins */
 	unsigned max_clock_skew_ms;
 	const char *state_directory; /* "" = the phase is not kept over a restart */
+	struct ledger *ledger;       /* where forced moves are put on record; NULL = nowhere */
 };
 
 /* How a move is told of. All on the main loop. `done` is called exactly once; error NULL = success, texts are borrowed. */

@@ -7,11 +7,15 @@
  *                             ▲ waits until its own earlier records are through and every MARK has been reached
  *                                                                       ▲ waits until the barrier is over
  *
+ * Two workers may raise barriers at the same time, and each meets the other's mark before its own statement: every queue therefore keeps
+ * barriers and marks in the order of their tickets. A ticket is drawn at the intent, so what is overtaken by that was written during it.
+ *
  * Marks are set when the statement is about to go to the primary (its intent), so that what is written after its success stands behind them.
  */
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct dispatch;
 struct mirror;
@@ -21,6 +25,7 @@ struct barrier {
 	_Atomic unsigned references;
 	_Atomic unsigned unreached; /* marks that wait to be reached */
 	_Atomic bool over;          /* applied, refused, or given up: marks dissolve */
+	uint64_t ticket;
 	struct worker *owner;
 };
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "mirror/barrier.h"
+#include "mirror/missing.h"
 #include "mirror/target.h"
 
 #define DISPATCH_MAGIC 0xD15BA7C4u
@@ -150,14 +151,29 @@ void dispatch_repeat(struct dispatch *d)
 			 side_name(d->side));
 }
 
+/* In the order of tickets: before the first barrier or mark with a later one. False: there is none, it goes to the end. */
+static bool insert_fence(struct dispatch *d, struct record *r)
+{
+	for (struct record **at = &d->head; *at; at = &(*at)->next) {
+		if ((*at)->kind == RECORD_WRITE || (*at)->barrier->ticket < r->barrier->ticket)
+			continue;
+		r->next = *at;
+		*at = r;
+		return true;
+	}
+	return false;
+}
+
 void dispatch_push(struct dispatch *d, struct record *r)
 {
 	r->next = NULL;
-	if (d->tail)
-		d->tail->next = r;
-	else
-		d->head = r;
-	d->tail = r;
+	if (r->kind == RECORD_WRITE || !insert_fence(d, r)) {
+		if (d->tail)
+			d->tail->next = r;
+		else
+			d->head = r;
+		d->tail = r;
+	}
 	d->queued++;
 	if (r->kind != RECORD_MARK)
 		metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
@@ -186,12 +202,19 @@ static struct record *pop(struct dispatch *d)
 
 static void dead(struct dispatch *d, struct record *r, int32_t code)
 {
-	log_error("mirror", "a write to %s.%s was refused by the %s for good (error 0x%04X after %u attempts); it is on the "
-			    "other side only. See cqlferry_unmirrored_total{cause=\"dead_letter\"}",
-		  r->keyspace[0] ? r->keyspace : "?", r->table[0] ? r->table : "?", side_name(d->side), (unsigned)code,
-		  r->attempts);
+	/* One line a second: a lost table would fill the disk with them. */
+	d->dead_untold++;
+	if (d->worker->turn_ns - d->dead_told_ns > 1000000000u) {
+		log_error("mirror", "%u writes, the last one to %s.%s, were refused by the %s for good (error 0x%04X after %u attempts); they "
+				    "are on the other side only. See cqlferry_unmirrored_total{cause=\"dead_letter\"}",
+			  d->dead_untold, r->keyspace[0] ? r->keyspace : "?", r->table[0] ? r->table : "?", side_name(d->side),
+			  (unsigned)code, r->attempts);
+		d->dead_told_ns = d->worker->turn_ns;
+		d->dead_untold = 0;
+	}
 	metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
 	metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
+	missing_note(d->worker, r, GAP_DEAD);
 	finish(d, r);
 }
 
@@ -227,10 +250,14 @@ void dispatch_applied(struct dispatch *d, struct record *r)
 	d->flying--;
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
-	if (r->kind == RECORD_WRITE && d->mirror->retain_ns)
+	if (r->kind == RECORD_WRITE && d->mirror->retain_ns) {
 		retain(d, r);
-	else
+		/* It makes room as soon as room is wanted: whoever waits may try. */
+		if (d->space)
+			d->space(d);
+	} else {
 		finish(d, r);
+	}
 	if (dispatch_idle(d))
 		settle(d);
 }
@@ -273,11 +300,15 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 {
 	struct record *all = d->parked, *r;
 
-	(void)p;
-	/* All parked records are tried again; those whose statement is still missing park again. */
+	/* All parked records are tried again; those whose statement is still missing park again. Others' failure is none of theirs. */
 	d->parked = NULL;
 	for (; all; all = r) {
 		r = all->next;
+		if (code > 0 && all->slot && all->slot->prepared != p) {
+			all->next = d->parked;
+			d->parked = all;
+			continue;
+		}
 		d->waiting--;
 		if (code > 0) {
 			d->flying++;
@@ -328,8 +359,8 @@ static bool fence(struct dispatch *d, struct record *r)
 
 	if (r->kind == RECORD_MARK) {
 		if (!atomic_load(&b->over)) {
-			if (!d->fenced && clear_before_head(d)) {
-				d->fenced = true;
+			if (!r->attempts && clear_before_head(d)) {
+				r->attempts = 1;
 				/* What came before a TRUNCATE must never be sent behind it. */
 				retained_drop_all(d);
 				barrier_reached(b);
@@ -337,9 +368,8 @@ static bool fence(struct dispatch *d, struct record *r)
 			return false;
 		}
 		/* Over before it was reached here: the statement failed on the primary. */
-		if (!d->fenced)
+		if (!r->attempts)
 			barrier_reached(b);
-		d->fenced = false;
 		barrier_put(b);
 		r->barrier = NULL;
 		finish(d, pop(d));
@@ -450,10 +480,13 @@ static void drop_list(struct dispatch *d, struct record *list)
 	for (; list; list = next) {
 		next = list->next;
 		if (list->kind == RECORD_MARK) {
+			if (!list->attempts)
+				barrier_reached(list->barrier);
 			barrier_put(list->barrier);
 			list->barrier = NULL;
 		} else {
 			metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
+			missing_note(d->worker, list, GAP_UNDELIVERED);
 		}
 		finish(d, list);
 	}

@@ -39,7 +39,9 @@ struct dispatch {
 	uint32_t delayed_blocking;      /* delayed for a reason that a barrier must wait for */
 	struct target *targets[DISPATCH_TARGETS];
 	unsigned target_count, next_target;
-	bool fenced;                    /* a barrier is at the head and waits, or is on its way */
+	unsigned dead_untold;           /* dead letters since the last log line */
+	uint64_t dead_told_ns;
+	bool fenced;                    /* a barrier of our own is on its way */
 	uv_timer_t timer;               /* delayed records, reconnects */
 	void (*settled)(struct dispatch *d);
 	void (*space)(struct dispatch *d);

@@ -15,7 +15,7 @@ struct chunk_of_records {
 };
 
 struct journal {
-	size_t budget, held;
+	size_t budget, held, records;
 	struct chunk_of_records *current, *spare;
 	unsigned spares;
 };
@@ -60,6 +60,16 @@ static struct chunk_of_records *chunk_new(struct journal *j, size_t capacity)
 		c->used = 0;
 		return c;
 	}
+	while (j->held + capacity > j->budget && j->spare) { /* nothing is in them */
+		c = j->spare;
+		j->spare = c->next;
+		j->spares--;
+		chunk_drop(j, c);
+	}
+	if (j->held + capacity > j->budget && j->current && j->current->records == 0) {
+		chunk_drop(j, j->current);
+		j->current = NULL;
+	}
 	if (j->held + capacity > j->budget)
 		return NULL;
 	c = malloc(sizeof(*c) + capacity);
@@ -103,6 +113,7 @@ struct record *journal_intent(struct journal *j, size_t body_size)
 	memset(r, 0, sizeof(*r));
 	c->used += size;
 	c->records++;
+	j->records++;
 	r->chunk = c;
 	r->body_size = (uint32_t)body_size;
 	return r;
@@ -112,12 +123,27 @@ void journal_release(struct journal *j, struct record *r)
 {
 	struct chunk_of_records *c = r->chunk;
 
+	if (!c) {
+		free(r);
+		return;
+	}
+	j->records--;
 	if (--c->records > 0)
 		return;
 	if (c == j->current)
 		c->used = 0;
 	else
 		chunk_unused(j, c);
+}
+
+size_t journal_records(const struct journal *j)
+{
+	return j->records;
+}
+
+struct record *journal_mark(void)
+{
+	return calloc(1, sizeof(struct record));
 }
 
 size_t journal_bytes(const struct journal *j)

@@ -32,7 +32,7 @@ struct record {
 	int64_t timestamp;             /* µs; valid when pinned */
 	int32_t now_in_seconds;        /* when the client's request came: a late write must not live longer */
 	uint32_t body_size;
-	uint16_t attempts;
+	uint16_t attempts;             /* MARK: 1 = its barrier was told that it was reached */
 	uint8_t kind;                  /* enum record_kind */
 	uint8_t to;                    /* enum side */
 	uint8_t version, opcode, header_flags;
@@ -55,5 +55,10 @@ void journal_free(struct journal *j);
 struct record *journal_intent(struct journal *j, size_t body_size);
 void journal_release(struct journal *j, struct record *r);
 
+/* A record without a body that the budget does not limit: a barrier's mark must not be missing because writes are many. */
+struct record *journal_mark(void);
+
 /* Bytes that records hold now. */
 size_t journal_bytes(const struct journal *j);
+/* Records that are not released yet, marks not counted. */
+size_t journal_records(const struct journal *j);

@@ -24,6 +24,7 @@ struct mirror {
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
 	_Atomic uint32_t connected[SIDES];
+	_Atomic uint64_t barriers;      /* raised so far: their order on all workers */
 };
 
 extern const struct tap_ops mirror_tap;

@@ -9,20 +9,32 @@
 
 #include "base/log.h"
 #include "mirror/mirror.h"
+#include "mirror/missing.h"
 
 static void settled(struct dispatch *d)
 {
 	worker_settled(d->worker);
 }
 
+static void resume(struct worker *w, void *context)
+{
+	(void)context;
+	relay_resume_stalled(w);
+}
+
+/* Records end in the middle of other work, some with a session's bytes half way through the worker's scratch: sessions go on from the loop. */
+static void make_room(struct tap *t)
+{
+	if (t->stalled && worker_post(t->worker, resume, NULL) == 0)
+		t->stalled = false;
+}
+
 static void space(struct dispatch *d)
 {
 	struct tap *t = d->worker->tap;
 
-	if (!t || !t->stalled)
-		return;
-	t->stalled = false;
-	relay_resume_stalled(d->worker);
+	if (t)
+		make_room(t);
 }
 
 static void *tap_open(void *mirror, struct worker *w)
@@ -51,6 +63,7 @@ static void tap_close(void *tap)
 {
 	struct tap *t = tap;
 
+	t->closed = true;
 	for (int side = 0; side < SIDES; side++)
 		dispatch_close(&t->dispatch[side]);
 }
@@ -72,6 +85,16 @@ static bool names_no_keyspace(const struct statement *s)
 	return s->table_count == 0 || s->kind == STATEMENT_SCHEMA || (s->flags & STATEMENT_TABLES_MORE);
 }
 
+/* Relayed without being mirrored: counted, and on the ledger. */
+static void shed(struct tap *t, const struct tap_write *w)
+{
+	struct gap *g = t->worker->gap;
+
+	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
+	gap_note(g, GAP_SHED, side_other(w->primary),
+		 gap_cell(g, w->statement, w->slot ? w->slot->prepared->keyspace : w->keyspace), 0);
+}
+
 static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 {
 	struct tap *t = tap;
@@ -82,11 +105,12 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 	while (!r && (dispatch_shrink(&t->dispatch[TARGET]) || dispatch_shrink(&t->dispatch[ORIGIN])))
 		r = journal_intent(t->journal, q->body.size);
 	if (!r) {
-		if (t->mirror->policy == MIRROR_BLOCK && journal_bytes(t->journal) > 0) {
+		/* Something must be there that will end and make room. */
+		if (t->mirror->policy == MIRROR_BLOCK && journal_records(t->journal) > 0) {
 			t->stalled = true;
 			return -EAGAIN;
 		}
-		metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
+		shed(t, w);
 		return -ENOSPC;
 	}
 	r->to = (uint8_t)side_other(w->primary);
@@ -111,6 +135,7 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 		if (!r->barrier) {
 			prepared_release(r->slot);
 			journal_release(t->journal, r);
+			shed(t, w);
 			return -ENOSPC;
 		}
 	}
@@ -134,10 +159,13 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		return;
 	}
 	metric_add(m, outcome == WRITE_UNKNOWN ? METRIC_UNMIRRORED_UNKNOWN_OUTCOME : METRIC_MIRROR_REFUSED_BY_PRIMARY, 1);
+	if (outcome == WRITE_UNKNOWN)
+		missing_note(t->worker, r, GAP_UNKNOWN_OUTCOME);
 	if (r->barrier)
 		barrier_lower(r->barrier);
 	prepared_release(r->slot);
 	journal_release(t->journal, r);
+	make_room(t);
 }
 
 static void tap_flush(void *tap, enum tap_flush what)
@@ -178,11 +206,11 @@ const struct tap_ops mirror_tap = {
 void tap_mark(struct worker *w, struct barrier *b)
 {
 	struct tap *t = w->tap;
-	struct record *r = t && !w->stopping ? journal_intent(t->journal, 0) : NULL;
+	struct record *r = t && !t->closed ? journal_mark() : NULL;
 	enum side to = side_other(w->course.primary);
 
 	if (!r) {
-		/* Nothing of this worker can stand before the barrier that is not already behind it. */
+		/* Nothing of this worker is sent any more; or memory is short, and order is worth less than progress. */
 		barrier_reached(b);
 		barrier_put(b);
 		return;

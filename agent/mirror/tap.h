@@ -11,6 +11,7 @@ struct tap {
 	struct dispatch dispatch[SIDES]; /* by the side that records go to */
 	uint32_t in_doubt;
 	bool stalled; /* sessions wait for space */
+	bool closed;  /* nothing is sent any more */
 };
 
 /* A mark for a barrier of another worker (takes the reference). */

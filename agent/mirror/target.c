@@ -156,14 +156,17 @@ static void commit(struct target *t, ssize_t size)
 /* An envelope that does not fit the buffer: sent at once, in pieces where there are segments. */
 static void send_large(struct target *t, const uint8_t *envelope, size_t size)
 {
+	/* Its bound did not fit a segment, but it may: servers wait for a second part of what is not self-contained. */
+	bool whole = size <= SEGMENT_PAYLOAD_MAX;
+
 	target_flush(t);
 	while (size > 0) {
 		uint8_t header[SEGMENT_HEADER_PLAIN], trailer[SEGMENT_TRAILER];
-		size_t part = !t->segments || size < SEGMENT_PAYLOAD_MAX ? size : SEGMENT_PAYLOAD_MAX;
+		size_t part = !t->segments || size <= SEGMENT_PAYLOAD_MAX ? size : SEGMENT_PAYLOAD_MAX;
 		struct iovec iov[3] = {{header, sizeof(header)}, {(void *)envelope, part}, {trailer, sizeof(trailer)}};
 
 		if (t->segments) {
-			segment_header_write(header, false, (uint32_t)part, false);
+			segment_header_write(header, false, (uint32_t)part, whole);
 			segment_trailer_write(trailer, segment_crc32(envelope, part));
 			conn_send(&t->conn, iov, 3);
 		} else {
@@ -545,14 +548,14 @@ static void prepare_answered(struct target *t, struct prepared *p, const struct 
 	struct response_error error = {.code = CQL_SERVER_ERROR};
 
 	if (h->opcode == OP_RESULT && result_prepared_parse(t->version, body, &result) == 0) {
-		int e = prepared_map_learn(d->mirror->relay->prepared, d->side, t->version, span_of(p->text, p->text_size),
-					   p->keyspace, &result);
+		int e = prepared_map_learn_for(d->mirror->relay->prepared, d->side, t->version, p, &result);
 
-		dispatch_prepared(d, p, e < 0 ? e : 0);
+		dispatch_prepared(d, p, e < 0 ? CQL_INVALID : 0);
 	} else {
 		if (h->opcode == OP_ERROR)
 			response_error_parse(body, &error);
-		dispatch_prepared(d, p, error.code);
+		/* 0 says "prepared": a server error is only another reason to try again later. */
+		dispatch_prepared(d, p, error.code > 0 ? error.code : CQL_OVERLOADED);
 	}
 	prepared_put(p);
 }
@@ -610,6 +613,8 @@ static ssize_t envelopes(struct target *t, const uint8_t *data, size_t size, siz
 		r = one_answer(t, &h, span_of(data + at + FRAME_HEADER_SIZE, h.length));
 		if (r < 0)
 			return r;
+		if (t->freeing || t->state == TARGET_DOWN)
+			return -ECANCELED; /* the last record of a worker that stops: the buffer is gone */
 		at += FRAME_HEADER_SIZE + h.length;
 		*ret_want = 0;
 		if (segments != t->segments)

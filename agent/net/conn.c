@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/magic.h"
 
@@ -42,6 +43,14 @@ static void drop_queue(struct conn *c)
 	c->queued = 0;
 }
 
+static void fail(struct conn *c, int error)
+{
+	if (c->finishing)
+		conn_close(c);
+	else
+		c->ops->failed(c, error);
+}
+
 static void flush(struct conn *c)
 {
 	while (c->head) {
@@ -59,7 +68,7 @@ static void flush(struct conn *c)
 			drop_queue(c);
 			c->writing = false;
 			update_events(c);
-			c->ops->failed(c, c->error);
+			fail(c, c->error);
 			return;
 		}
 		c->queued -= (size_t)n;
@@ -81,6 +90,11 @@ static void flush(struct conn *c)
 		c->writing = false;
 		update_events(c);
 	}
+	if (c->finishing) {
+		if (!c->head)
+			conn_close(c);
+		return;
+	}
 	if (c->congested && c->queued <= CONN_LOW) {
 		c->congested = false;
 		c->ops->drained(c);
@@ -95,13 +109,19 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	if (c->closing)
 		return;
 	if (status < 0) {
+		int error = 0;
+		socklen_t size = sizeof(error);
+
+		/* libuv folds every error event into EBADF; the socket knows better. */
+		if (getsockopt(c->stream.fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error)
+			status = -error;
 		c->broken = true;
-		c->ops->failed(c, status);
+		fail(c, status);
 		return;
 	}
 	if (c->broken) {
 		/* A send failed while the owner was busy; tell it now. */
-		c->ops->failed(c, c->error);
+		fail(c, c->error);
 		return;
 	}
 	if (events & UV_WRITABLE)
@@ -126,7 +146,7 @@ int conn_init(struct conn *c, uv_loop_t *loop, struct stream stream, const struc
 
 void conn_read(struct conn *c, bool on)
 {
-	if (c->reading == on)
+	if (c->reading == on || c->finishing)
 		return;
 	c->reading = on;
 	update_events(c);
@@ -164,7 +184,7 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 {
 	size_t skip = 0;
 
-	if (c->broken || c->closing)
+	if (c->broken || c->finishing || c->closing)
 		return c->error ? c->error : -EPIPE;
 	if (!c->head) {
 		ssize_t n = stream_write(&c->stream, iov, count);
@@ -217,6 +237,19 @@ static void on_closed(uv_handle_t *handle)
 	MAGIC_CHECK(c, CONN_MAGIC);
 	c->magic = 0;
 	c->ops->closed(c);
+}
+
+void conn_finish(struct conn *c)
+{
+	if (c->closing || c->finishing)
+		return;
+	if (!c->head || c->broken) {
+		conn_close(c);
+		return;
+	}
+	c->finishing = true;
+	c->reading = false;
+	update_events(c);
 }
 
 void conn_close(struct conn *c)

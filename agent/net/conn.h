@@ -33,7 +33,7 @@ struct conn_ops {
 
 struct conn {
 	uint32_t magic;
-	bool reading, writing, congested, broken, closing;
+	bool reading, writing, congested, broken, finishing, closing;
 	int error;
 	uv_poll_t poll;
 	struct stream stream;
@@ -68,6 +68,9 @@ static inline bool conn_congested(const struct conn *c)
 
 /* Throws away what has been received and not read, so that a close that follows is an orderly end. Bounded. */
 void conn_discard_input(struct conn *c);
+
+/* Stops reading, and closes as soon as all that is queued has been written, or cannot be. The owner sets the time limit: conn_close(). */
+void conn_finish(struct conn *c);
 
 /* Stops everything and closes the socket. `closed` comes later from the loop. Calling it twice is harmless. */
 void conn_close(struct conn *c);

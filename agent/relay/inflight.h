@@ -27,7 +27,8 @@ struct inflight {
 	bool paged;    /* a page may follow: the answer may carry a paging state */
 	uint8_t kind;  /* enum request_kind */
 	uint8_t side;  /* enum side */
-	uint8_t unmirrored; /* REQUEST_WRITE without a record: why (enum unmirrored) */
+	uint8_t unmirrored; /* REQUEST_WRITE without a record: why (enum unmirrored); MIRRORABLE once it was counted */
+	uint16_t gap;       /* with unmirrored: its tables (gap_cell) */
 	union {
 		struct record *record;
 		struct pending_prepare *prepare;

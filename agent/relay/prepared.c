@@ -241,7 +241,8 @@ static int publish(struct prepared *p, enum side side, const struct prepared_res
 	r->id_size = (uint8_t)answer->id.size;
 	memcpy(r->id, answer->id.data, answer->id.size);
 	r->result_id_size = (uint8_t)answer->result_metadata_id.size;
-	memcpy(r->result_id, answer->result_metadata_id.data, answer->result_metadata_id.size);
+	if (r->result_id_size)
+		memcpy(r->result_id, answer->result_metadata_id.data, answer->result_metadata_id.size);
 	if (!r->result_id_size && old && old->result_hash == result_hash) {
 		r->result_id_size = old->result_id_size;
 		memcpy(r->result_id, old->result_id, old->result_id_size);
@@ -282,6 +283,19 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 		r = add_key(m, answer->id, p);
 	pthread_mutex_unlock(&m->lock);
 	return r;
+}
+
+int prepared_map_learn_for(struct prepared_map *m, enum side side, uint8_t version, struct prepared *p,
+			   const struct prepared_result *answer)
+{
+	int r = prepared_map_learn(m, side, version, span_of(p->text, p->text_size), p->keyspace, answer);
+
+	if (r == 0) {
+		pthread_mutex_lock(&m->lock);
+		r = publish(p, side, answer);
+		pthread_mutex_unlock(&m->lock);
+	}
+	return r < 0 ? r : 0;
 }
 
 void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, struct prepared *p), void *context)
@@ -551,6 +565,13 @@ struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id)
 	c->buckets[hash & c->mask] = e;
 	c->count++;
 	return &e->slot;
+}
+
+struct span prepared_slot_id(const struct prepared_slot *s)
+{
+	const struct cached *e = (const struct cached *)s; /* its first member */
+
+	return span_of(e->id, e->size);
 }
 
 void prepared_release(struct prepared_slot *s)

@@ -55,6 +55,10 @@ uint32_t prepared_map_count(struct prepared_map *m);
 int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, struct span text, const char *keyspace,
 		       const struct prepared_result *answer);
 
+/* The same for an entry that the caller holds, which the map may have dropped meanwhile. */
+int prepared_map_learn_for(struct prepared_map *m, enum side side, uint8_t version, struct prepared *p,
+			   const struct prepared_result *answer);
+
 /* Calls back for each entry, under the map's lock: gather, do not block. Stops when it returns false. */
 void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, struct prepared *p), void *context);
 
@@ -85,6 +89,9 @@ void prepared_cache_free(struct prepared_cache *c);
 
 /* The statement with that id on either side, or NULL. Locks only the first time an id is seen by this worker. */
 struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id);
+
+/* The id that it was found by: the one that the client knows. */
+struct span prepared_slot_id(const struct prepared_slot *s);
 
 static inline struct prepared_slot *prepared_use(struct prepared_slot *s)
 {

@@ -151,8 +151,11 @@ static void ready(struct upstream *u)
 	struct session *s = u->session;
 
 	u->state = UP_READY;
-	if (s->stalled)
-		session_resume(s);
+	u->failed = false;
+	worker_warm(s->worker);
+	/* The client's bytes are parsed once this batch of answers is through (after_answers): both use the worker's scratch. */
+	if (s->state == SESSION_OPEN && s->up[s->primary].state == UP_READY)
+		s->stalled = false;
 }
 
 int replay_answer(struct upstream *u, uint8_t opcode, uint8_t flags, struct span body)

@@ -134,6 +134,7 @@ static enum verdict startup(struct session *s, const struct frame_header *h, con
 
 	if (h->flags & FRAME_COMPRESSED)
 		return malformed(s, h->stream, "STARTUP must not be compressed");
+	s->compression = COMPRESSION_NONE; /* a second try, after a refusal, may leave it out */
 	if (startup_option(body, "COMPRESSION", &name)) {
 		s->compression = compression_from_name(name);
 		if (s->compression == COMPRESSION_SNAPPY && s->version >= 5)
@@ -260,6 +261,21 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 	return GONE_ON;
 }
 
+/* What the ledger will call the tables of a write that is not mirrored. */
+static uint16_t tables_cell(struct session *s, const struct analysis *a)
+{
+	struct span named = a->request.params.keyspace;
+	char keyspace[CQL_NAME_MAX + 1];
+
+	if (a->slot)
+		return gap_cell(s->worker->gap, a->statement, a->slot->prepared->keyspace);
+	if (!named.size)
+		return gap_cell(s->worker->gap, a->statement, s->keyspace);
+	snprintf(keyspace, sizeof(keyspace), "%.*s", (int)(named.size < sizeof(keyspace) ? named.size : sizeof(keyspace) - 1),
+		 (const char *)named.data);
+	return gap_cell(s->worker->gap, a->statement, keyspace);
+}
+
 /* A write while mirroring: the mirror hears of it before the cluster does. */
 static enum verdict write_request(struct session *s, const struct frame_header *h, struct analysis *a,
 				  const uint8_t *envelope, size_t size, enum side side)
@@ -307,6 +323,8 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	}
 	e->record = record;
 	e->unmirrored = (uint8_t)(w->course.mirroring && !mirrored ? a->unmirrored : MIRRORABLE);
+	if (e->unmirrored)
+		e->gap = tables_cell(s, a);
 	if (a->slot)
 		e->slot = prepared_use(a->slot);
 	metric_add(w->metrics, METRIC_REQUESTS_WRITE, 1);
@@ -381,10 +399,15 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 	}
 	side = choose_side(s, &a);
 	if (s->up[side].state != UP_READY) {
-		upstream_open(s, side, /* replay= */ true);
+		/* Tried for this request already: it is told, and the next one tries again. */
+		bool failed = side != s->primary && s->up[side].failed;
+
+		s->up[side].failed = false;
+		if (!failed)
+			upstream_open(s, side, /* replay= */ true);
 		if (s->state == SESSION_CLOSING)
 			return ENDED;
-		if (s->up[side].state == UP_ABSENT && !s->up[side].conn_live)
+		if (failed || (s->up[side].state == UP_ABSENT && !s->up[side].conn_live))
 			return refuse(s, h->stream, CQL_SERVER_ERROR, "cqlferry: the cluster that this page belongs to cannot be reached");
 		s->stalled = true;
 		return STALLED;
@@ -396,6 +419,17 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 	if (statement_writes(a.statement) && !a.unknown_id.size)
 		return write_request(s, h, &a, envelope, size, side);
 	return read_request(s, h, &a, envelope, size, side);
+}
+
+static bool authenticating(struct session *s)
+{
+	const struct inflight *e;
+	uint32_t at = 0;
+
+	while ((e = inflight_each(&s->inflight, &at)))
+		if (e->kind == REQUEST_AUTH)
+			return true;
+	return false;
 }
 
 static enum verdict one_envelope(struct session *s, const struct frame_header *h, const uint8_t *envelope, size_t size)
@@ -418,6 +452,11 @@ static enum verdict one_envelope(struct session *s, const struct frame_header *h
 	case OP_BATCH:
 		if (s->state == SESSION_OPEN)
 			return statement_request(s, h, envelope, size);
+		/* Right behind the AUTH_RESPONSE: the cluster may take it, and then it must not pass by the mirror. */
+		if (authenticating(s)) {
+			s->stalled = true;
+			return STALLED;
+		}
 		break; /* before the handshake is over: the cluster says what it thinks of that */
 	case OP_STARTUP:
 		if (s->state == SESSION_HANDSHAKE)
@@ -437,6 +476,10 @@ static enum verdict one_envelope(struct session *s, const struct frame_header *h
 		break;
 	default:
 		return malformed(s, h->stream, "Unknown or unexpected opcode");
+	}
+	if (s->up[s->primary].state != UP_READY) { /* a heartbeat in the middle of a switch */
+		s->stalled = true;
+		return STALLED;
 	}
 	e = register_request(s, h->stream, h->opcode == OP_REGISTER ? REQUEST_REGISTER : REQUEST_OTHER, s->primary);
 	if (!e)

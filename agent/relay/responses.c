@@ -71,7 +71,7 @@ static size_t needed(const struct frame_header *h, const struct inflight *e)
 	return h->length <= WHOLE_MAX ? h->length : 0;
 }
 
-static void unmirrored(struct session *s, enum unmirrored why)
+void session_unmirrored(struct session *s, struct inflight *e)
 {
 	static const enum metric metric[] = {
 		[UNMIRRORED_LWT] = METRIC_UNMIRRORED_LWT,
@@ -82,8 +82,12 @@ static void unmirrored(struct session *s, enum unmirrored why)
 		[UNMIRRORED_POLICY] = METRIC_UNMIRRORED_POLICY,
 	};
 
-	if (why != MIRRORABLE)
-		metric_add(s->worker->metrics, metric[why], 1);
+	if (e->unmirrored == MIRRORABLE)
+		return;
+	metric_add(s->worker->metrics, metric[e->unmirrored], 1);
+	gap_note(s->worker->gap, gap_cause_of(e->unmirrored), side_other(e->side), e->gap,
+		 e->sent_ns ? (int64_t)(clock_now_ns() - e->sent_ns) / 1000 : 0);
+	e->unmirrored = MIRRORABLE;
 }
 
 /* Decision 2: applied, refused, or unknown. */
@@ -105,8 +109,9 @@ static void write_answered(struct session *s, struct answer *a, struct span body
 		w->relay->tap->outcome(w->tap, e->record, outcome);
 		e->record = NULL;
 	} else if (outcome == WRITE_APPLIED || outcome == WRITE_UNKNOWN) {
-		unmirrored(s, e->unmirrored);
+		session_unmirrored(s, e);
 	}
+	e->unmirrored = MIRRORABLE;
 }
 
 static void prepare_answered(struct session *s, const struct answer *a, struct span body)
@@ -124,21 +129,20 @@ static void prepare_answered(struct session *s, const struct answer *a, struct s
 static void translate_unprepared(struct answer *a, struct span body)
 {
 	const struct prepared_remote *r = prepared_on(a->e->slot->prepared, a->u->side);
-	const struct prepared_remote *other = prepared_on(a->e->slot->prepared, side_other(a->u->side));
+	struct span asked = prepared_slot_id(a->e->slot);
 	struct response_error error;
 
-	if (!r || !other || response_error_parse(body, &error) < 0 || error.code != CQL_UNPREPARED)
+	if (!r || response_error_parse(body, &error) < 0 || error.code != CQL_UNPREPARED)
 		return;
-	if (!span_equal(error.unprepared_id, span_of(r->id, r->id_size)) ||
-	    span_equal(span_of(r->id, r->id_size), span_of(other->id, other->id_size)))
+	if (!span_equal(error.unprepared_id, span_of(r->id, r->id_size)) || span_equal(error.unprepared_id, asked))
 		return;
 	a->changed = true;
 	a->change_at = (size_t)(error.unprepared_id.data - a->body.data) - 2;
 	a->change_remove = 2 + error.unprepared_id.size;
 	a->insert[0] = 0;
-	a->insert[1] = other->id_size;
-	memcpy(a->insert + 2, other->id, other->id_size);
-	a->insert_size = 2u + other->id_size;
+	a->insert[1] = (uint8_t)asked.size;
+	memcpy(a->insert + 2, asked.data, asked.size);
+	a->insert_size = 2u + asked.size;
 }
 
 /* Pages of the target carry the tag that brings the next request back to it. 1 = more bytes are needed. */
@@ -183,9 +187,10 @@ static bool event_passes(const struct session *s, const struct upstream *u, stru
 
 static void handshake_answered(struct session *s, const struct answer *a)
 {
-	if (a->e->kind == REQUEST_STARTUP)
+	if (s->state == SESSION_HANDSHAKE) /* STARTUP, or a statement right behind AUTH_RESPONSE */
 		s->stalled = false;
-	if (a->h.opcode == OP_READY || a->h.opcode == OP_AUTH_SUCCESS)
+	/* An answer to an AUTH_RESPONSE that came too late, or to an orphan's, changes nothing. */
+	if (s->state == SESSION_HANDSHAKE && (a->h.opcode == OP_READY || a->h.opcode == OP_AUTH_SUCCESS))
 		session_set_state(s, SESSION_OPEN);
 }
 
@@ -219,9 +224,14 @@ static int judge(struct answer *a)
 		return replay_answer(u, a->h.opcode, a->h.flags, body) < 0 ? -EACCES : 0;
 	}
 	/* READY that nobody of the client's waits for: the agent's own REGISTER. */
-	if (a->h.opcode == OP_READY && (!a->e || a->e->kind == REQUEST_READ || a->e->kind == REQUEST_WRITE)) {
+	if (a->h.opcode == OP_READY && (!a->e || (a->e->kind != REQUEST_STARTUP && a->e->kind != REQUEST_REGISTER))) {
 		a->drop = true;
 		a->e = NULL;
+		return 0;
+	}
+	/* Nobody's answer: the client may wait for another one under that id. Errors before the handshake's end have stream 0. */
+	if (!a->e && (a->h.opcode != OP_ERROR || u->side != s->primary)) {
+		a->drop = true;
 		return 0;
 	}
 	if (!interesting(u, &a->h, a->e)) {
@@ -249,7 +259,8 @@ static int judge(struct answer *a)
 		keyspace_answered(s, a, body);
 		break;
 	case REQUEST_TOPOLOGY:
-		if (a->h.opcode == OP_RESULT && u->side == ORIGIN && !(a->h.flags & ~FRAME_COMPRESSED))
+		if (a->h.opcode == OP_RESULT && u->side == ORIGIN && !(a->h.flags & ~FRAME_COMPRESSED) &&
+		    (a->compressed || a->body.size == a->h.length))
 			topology_store_put(s->worker->relay->topology, a->e->topology, a->body);
 		break;
 	case REQUEST_STARTUP:
@@ -368,6 +379,7 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 		/* ours */
 	} else {
 		*ret_want = 0; /* wait until the other side's answer is through */
+		u->blocked = true;
 		return 0;
 	}
 	need = interesting(u, &a.h, a.e) ? needed(&a.h, a.e) : 0;
@@ -389,9 +401,8 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 		if (u->side == s->primary) {
 			session_close(s, CLOSE_SWITCH);
 		} else {
-			upstream_close(u);
-			if (s->stalled)
-				session_resume(s);
+			u->failed = true;
+			upstream_close(u); /* whoever waits for it goes on when it is closed */
 		}
 		return (ssize_t)size;
 	}
@@ -480,8 +491,16 @@ static ssize_t one_segment(struct upstream *u, const uint8_t *data, const struct
 	/* A large envelope whose head must be seen and does not fit: gathered whole first. */
 	if (u->in_large.data) {
 		if (payload.size > u->in_large.need - u->in_large.have) {
-			free(plain);
-			return CQL_MALFORMED;
+			/* Only a head was wanted, and more than that has come. */
+			uint8_t *bigger = realloc(u->in_large.data, u->in_large.have + payload.size);
+
+			if (!bigger) {
+				free(plain);
+				session_close(s, CLOSE_MEMORY);
+				return seg->wire_size;
+			}
+			u->in_large.data = bigger;
+			u->in_large.need = u->in_large.have + payload.size;
 		}
 		memcpy(u->in_large.data + u->in_large.have, payload.data, payload.size);
 		u->in_large.have += payload.size;
@@ -509,7 +528,7 @@ static ssize_t one_segment(struct upstream *u, const uint8_t *data, const struct
 	}
 	if (used >= 0 && s->segments && e->conn)
 		emit_segment(e, raw ? span_of(data, seg->wire_size) : span_of(NULL, 0), payload.size,
-			     raw ? seg->self_contained : payload.size <= SEGMENT_PAYLOAD_MAX);
+			     raw ? seg->self_contained : u->passing == 0 && payload.size <= SEGMENT_PAYLOAD_MAX);
 	if (plain) {
 		emit_flush(e);
 		free(plain);
@@ -545,6 +564,7 @@ ssize_t responses_consume(struct upstream *u, const uint8_t *data, size_t size, 
 
 		if (s->streaming >= 0 && s->streaming != (int)u->side) {
 			*ret_want = 0;
+			u->blocked = true;
 			break;
 		}
 		r = segment_header_read(data + at, size - at, lz4, &seg);

@@ -44,15 +44,27 @@ struct deferred {
 	uint8_t envelope[];
 };
 
+/* For the ledger: from here on, or until now, this client's writes pass unseen. */
+static void note_opaque(struct session *s, bool begin)
+{
+	struct gap_session g = {.begin = begin, .missing = side_other(s->primary), .key = (uintptr_t)s, .cookie = s->cookie,
+				.at_us = clock_wall_us(), .client = s->peer, .destination = s->destination};
+
+	gap_opaque(s->worker->gap, &g);
+}
+
 void session_set_state(struct session *s, enum session_state state)
 {
 	MAGIC_CHECK(s, SESSION_MAGIC);
 	if (!legal[s->state][state])
 		abort();
 	log_debug("relay", "session %p: %s -> %s", (void *)s, state_names[s->state], state_names[state]);
-	if (s->state == SESSION_OPAQUE)
+	if (s->state == SESSION_OPAQUE) {
 		metric_sub(s->worker->metrics, METRIC_SESSIONS_OPAQUE, 1);
+		note_opaque(s, false);
+	}
 	if (state == SESSION_OPAQUE) {
+		note_opaque(s, true);
 		metric_add(s->worker->metrics, METRIC_SESSIONS_OPAQUE, 1);
 		metric_add(s->worker->metrics, METRIC_SESSIONS_OPAQUE_TOTAL, 1);
 	}
@@ -108,6 +120,10 @@ static void client_closed(struct conn *c)
 
 	MAGIC_CHECK(s, SESSION_MAGIC);
 	s->client_live = false;
+	/* An orphan's answers are no longer held back by a client that did not read. */
+	if (s->state == SESSION_ORPHAN)
+		for (int side = 0; side < SIDES; side++)
+			upstream_update_reading(&s->up[side]);
 	maybe_free(s);
 }
 
@@ -147,6 +163,7 @@ void session_inflight_drop(struct session *s, struct inflight *e)
 		if (e->record)
 			w->relay->tap->outcome(w->tap, e->record, WRITE_UNKNOWN);
 		e->record = NULL;
+		session_unmirrored(s, e); /* no answer: it may have been applied */
 		break;
 	case REQUEST_PREPARE:
 		free(e->prepare);
@@ -174,10 +191,14 @@ void session_close(struct session *s, enum close_reason reason)
 	if (w->tap)
 		w->relay->tap->flush(w->tap, TAP_OUTCOMES);
 	if (s->client_live) {
-		/* Unread bytes would turn our end into a reset, and the client would never read why. */
-		if (reason == CLOSE_PROTOCOL || reason == CLOSE_DIAL)
+		/* Unread bytes would turn our end into a reset, and the client would never read why, nor the answers before. */
+		if (reason != CLOSE_CLIENT)
 			conn_discard_input(&s->client);
-		conn_close(&s->client);
+		if (reason == CLOSE_UPSTREAM || reason == CLOSE_PROTOCOL || reason == CLOSE_SWITCH)
+			conn_finish(&s->client); /* what the cluster said before its end still belongs to the client */
+		else
+			conn_close(&s->client);
+		s->closing_since_ns = w->turn_ns;
 	}
 	upstream_close(&s->up[ORIGIN]);
 	upstream_close(&s->up[TARGET]);
@@ -356,14 +377,21 @@ static void client_readable(struct conn *c)
 	}
 }
 
+void session_go_on(struct session *s)
+{
+	session_update_reading(s);
+	if ((s->state == SESSION_HANDSHAKE || s->state == SESSION_OPEN) && s->client.reading && (s->in.have || s->tail.have))
+		parse(s, s->in.data, s->in.have);
+}
+
 void session_resume(struct session *s)
 {
-	if (s->state != SESSION_HANDSHAKE && s->state != SESSION_OPEN)
+	/* In the handshake only STARTUP's answer ends a stall: it decides how the bytes behind it are framed. */
+	if (s->state != SESSION_OPEN && (s->state != SESSION_HANDSHAKE || s->stalled))
 		return;
-	s->stalled = false;
-	session_update_reading(s);
-	if (s->client.reading && (s->in.have || s->tail.have))
-		parse(s, s->in.data, s->in.have);
+	/* Nothing can go on without the primary; when that comes up or fails, this is called again. */
+	s->stalled = s->state == SESSION_OPEN && s->up[s->primary].state != UP_READY;
+	session_go_on(s);
 }
 
 static void client_drained(struct conn *c)
@@ -459,7 +487,6 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 void session_follow_course(struct session *s)
 {
 	struct worker *w = s->worker;
-	enum side other;
 
 	if (s->state != SESSION_OPEN)
 		return;
@@ -468,13 +495,10 @@ void session_follow_course(struct session *s)
 		if (s->up[s->primary].state != UP_READY)
 			s->stalled = true;
 	}
-	if (s->up[s->primary].state == UP_ABSENT) {
+	if (s->up[s->primary].state == UP_ABSENT && !s->up[s->primary].conn_live) {
 		s->stalled = true;
 		upstream_open(s, s->primary, /* replay= */ true);
 	}
-	other = side_other(s->primary);
-	if (w->course.warm && s->up[other].state == UP_ABSENT)
-		upstream_open(s, other, /* replay= */ true);
 	upstream_follow_course(&s->up[s->primary]);
 	session_update_reading(s);
 }

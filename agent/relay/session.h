@@ -49,6 +49,8 @@ struct upstream {
 	bool discard;        /* the body that is passing is dropped */
 	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
 	bool events;         /* REGISTER was sent on it */
+	bool blocked;        /* bytes in `in` wait for the end of the other side's answer */
+	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
 	int16_t passing_stream;
 	uint32_t inflight;
 	uint64_t passing;    /* body bytes of the current answer still to come */
@@ -110,8 +112,11 @@ void session_follow_course(struct session *s);
 /* Whether the client may be read now; starts or stops reading, and parses what was kept back. */
 void session_update_reading(struct session *s);
 
-/* Goes on with what stopped parsing (an upstream came up, the hold is over …). */
+/* Goes on with what stopped parsing (an upstream came up, the hold is over …). Never to be called while bytes of this worker are being worked through. */
 void session_resume(struct session *s);
+
+/* Reads again if it may, and parses what was kept, without ending a stall. */
+void session_go_on(struct session *s);
 
 /* An envelope of the agent's own to the client, framed as the client speaks; waits while an answer is streaming. */
 void session_answer(struct session *s, const uint8_t *envelope, size_t size);
@@ -145,6 +150,8 @@ static inline struct emit *session_emit(struct session *s, enum emit_to to)
 /* For upstream.c and responses.c. */
 void session_upstream_closed(struct session *s);
 void session_inflight_drop(struct session *s, struct inflight *e);
+/* A write without a record was applied, or may have been: counts it, once, and puts it on the ledger. */
+void session_unmirrored(struct session *s, struct inflight *e);
 void session_say_deferred(struct session *s);
 void upstream_update_reading(struct upstream *u);
 void upstream_follow_course(struct upstream *u);

@@ -46,6 +46,12 @@ static void on_closed(struct conn *c)
 	if (u->state == UP_CLOSED)
 		u->state = UP_ABSENT;
 	metric_sub(s->worker->metrics, upstream_metric[u->side], 1);
+	if (s->state == SESSION_OPEN) {
+		/* It may be wanted again already: it was not opened while the old connection was closing. */
+		session_follow_course(s);
+		if (s->stalled)
+			session_resume(s);
+	}
 	session_upstream_closed(s);
 }
 
@@ -53,7 +59,7 @@ static void on_drained(struct conn *c)
 {
 	struct upstream *u = c->owner;
 
-	session_update_reading(u->session);
+	session_go_on(u->session);
 }
 
 static void on_failed(struct conn *c, int error)
@@ -76,7 +82,7 @@ void upstream_close(struct upstream *u)
 	u->in_large = (struct assembly){0};
 	u->passing = 0;
 	u->segments = false;
-	u->events = false;
+	u->events = u->blocked = false;
 }
 
 /* Everything that waits for an answer from this side gets an error; used for the side that is not primary. */
@@ -113,6 +119,7 @@ static void lost(struct upstream *u, int error)
 	}
 	log_debug("relay", "connection to %s %s lost: %s", side_name(u->side), addr_format(&u->address, text),
 		  error ? strerror(-error) : "closed");
+	u->failed = true;
 	upstream_close(u);
 	fail_inflight(u, "cqlferry: the connection to the other cluster was lost");
 	worker_settled(s->worker);
@@ -137,6 +144,7 @@ static void after_answers(struct upstream *u)
 {
 	struct session *s = u->session;
 	struct upstream *other = &s->up[side_other(u->side)];
+	bool reading = s->client.reading; /* before the course is followed: what was kept has to be parsed when it begins anew */
 
 	if (s->state == SESSION_CLOSING)
 		return;
@@ -148,12 +156,14 @@ static void after_answers(struct upstream *u)
 		s->followed = true;
 		session_follow_course(s);
 	}
+	/* Whoever has to wait must not go on gathering bytes meanwhile. */
+	upstream_update_reading(u);
 	/* The end of a streamed answer, or of the handshake, lets others go on. */
-	if (s->streaming < 0 && other->in.have && other->conn_live && s->state != SESSION_CLOSING)
+	if (s->streaming < 0 && other->blocked && other->conn_live && s->state != SESSION_CLOSING)
 		work(other, other->in.data, other->in.have);
 	if (s->state == SESSION_CLOSING)
 		return;
-	if (!s->stalled && !s->client.reading && s->client_live)
+	if (!s->stalled && !reading && s->client_live)
 		session_resume(s);
 	if (s->state == SESSION_ORPHAN && s->writes == 0)
 		session_close(s, CLOSE_CLIENT);
@@ -171,6 +181,7 @@ static void work(struct upstream *u, const uint8_t *data, size_t size)
 
 	emit_begin(&w->emit[EMIT_CLIENT], s->client_live ? &s->client : NULL, s->segments,
 		   s->compression == COMPRESSION_LZ4);
+	u->blocked = false;
 	used = responses_consume(u, data, size, &want);
 	flush_answers(s);
 	if (s->state != SESSION_CLOSING && used < 0) {
@@ -240,6 +251,7 @@ static void on_dialled(void *context, int fd)
 		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text),
 			 strerror(-fd));
 		u->state = UP_ABSENT;
+		u->failed = true;
 		if (s->state == SESSION_CONNECTING) {
 			/* The client learns why, with its own stream id, from the answer to its first request. */
 			s->dial_error = fd;
@@ -280,6 +292,7 @@ void upstream_open(struct session *s, enum side side, bool replay)
 		u->address = cluster->nodes[w->next_node[side]++ % cluster->node_count];
 	}
 	u->state = replay ? UP_REPLAY : UP_DIALING;
+	u->failed = false;
 	u->passing = 0;
 	u->dial = u->address.sa.sa_family == AF_UNSPEC
 			  ? NULL

@@ -17,6 +17,8 @@
 #define TICK_MS 250
 #define PLAIN_KEEP (1u << 20) /* larger scratch is given back when a tick finds it unused */
 #define ACCEPT_BURST 64
+#define WARM_AT_ONCE 2u
+#define CLOSING_NS (10ull * 1000000000u) /* for a client to read what was sent before the end */
 #define LEAVE_NS (10ull * 1000000000u) /* after finish a page sequence that began on the origin may end there for so long */
 
 struct message {
@@ -120,7 +122,8 @@ static void leave_origin(struct worker *w, struct session *s)
 {
 	struct upstream *u = &s->up[ORIGIN];
 
-	if (w->course.finished && w->turn_ns > w->course_ns + LEAVE_NS && s->primary == TARGET && u->conn_live && u->inflight == 0)
+	if (w->course.finished && w->turn_ns > w->course_ns + LEAVE_NS && s->primary == TARGET && u->conn_live && u->inflight == 0 &&
+	    u->passing == 0 && !s->stalled)
 		upstream_close(u);
 }
 
@@ -133,6 +136,9 @@ static void sweep(struct worker *w)
 		next = s->next;
 		if (s->state == SESSION_ORPHAN && w->turn_ns > s->orphan_deadline_ns)
 			session_close(s, CLOSE_CLIENT);
+		else if (s->state == SESSION_CLOSING && s->client_live &&
+			 (w->turn_ns > s->closing_since_ns + CLOSING_NS || (w->stopping && w->turn_ns > s->orphan_deadline_ns)))
+			conn_close(&s->client); /* it does not read what is left for it */
 		else if (w->stopping && s->state != SESSION_CLOSING &&
 			 (session_idle(s) || w->turn_ns > s->orphan_deadline_ns))
 			session_close(s, CLOSE_STOP);
@@ -157,6 +163,8 @@ static void on_tick(uv_timer_t *timer)
 			if (!uv_is_active((uv_handle_t *)&w->listener[i].poll) && w->running)
 				uv_poll_start(&w->listener[i].poll, UV_READABLE, on_acceptable);
 	sweep(w);
+	worker_warm(w);
+	gap_hand_over(w->gap);
 	if (w->stopping)
 		worker_settled(w);
 }
@@ -212,6 +220,7 @@ static void loop_end(struct worker *w)
 {
 	if (w->relay->tap)
 		w->relay->tap->close(w->tap);
+	gap_hand_over(w->gap);
 	uv_close((uv_handle_t *)&w->tick, NULL);
 	uv_close((uv_handle_t *)&w->beat, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
@@ -266,6 +275,25 @@ void relay_resume_stalled(struct worker *w)
 	}
 }
 
+void worker_warm(struct worker *w)
+{
+	struct session *s;
+	unsigned busy = 0;
+
+	if (!w->course.warm || w->stopping)
+		return;
+	for (s = w->sessions; s; s = s->next)
+		busy += s->up[ORIGIN].state == UP_REPLAY || s->up[TARGET].state == UP_REPLAY;
+	for (s = w->sessions; s && busy < WARM_AT_ONCE; s = s->next) {
+		struct upstream *u = &s->up[side_other(s->primary)];
+
+		if (s->state != SESSION_OPEN || u->state != UP_ABSENT || u->conn_live || u->failed)
+			continue;
+		upstream_open(s, u->side, /* replay= */ true);
+		busy++;
+	}
+}
+
 void worker_set_course(struct worker *w, const struct course *course)
 {
 	struct session *s, *next;
@@ -278,6 +306,7 @@ void worker_set_course(struct worker *w, const struct course *course)
 		next = s->next;
 		session_follow_course(s);
 	}
+	worker_warm(w);
 }
 
 static int add_listener(struct worker *w, struct addr *a, bool intercepted, struct error *error)
@@ -309,8 +338,9 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	w->rx = malloc(WORKER_RX);
 	w->metrics = aligned_alloc(64, sizeof(*w->metrics));
 	w->prepared = prepared_cache_new(r->prepared);
+	w->gap = gap_new();
 	pthread_mutex_init(&w->inbox_lock, NULL);
-	if (!w->rx || !w->metrics || !w->prepared || uv_loop_init(&w->loop) < 0)
+	if (!w->rx || !w->metrics || !w->prepared || !w->gap || uv_loop_init(&w->loop) < 0)
 		goto out;
 	memset(w->metrics, 0, sizeof(*w->metrics));
 	metrics_register(w->metrics);
@@ -354,10 +384,17 @@ void worker_free(struct worker *w)
 {
 	if (!w)
 		return;
+	while (w->inbox) { /* came after the loop's end */
+		struct message *next = w->inbox->next;
+
+		free(w->inbox);
+		w->inbox = next;
+	}
 	uv_loop_close(&w->loop);
 	if (w->tap)
 		w->relay->tap->free(w->tap);
 	prepared_cache_free(w->prepared);
+	gap_free(w->gap);
 	metrics_unregister(w->metrics);
 	pthread_mutex_destroy(&w->inbox_lock);
 	free(w->metrics);

@@ -10,6 +10,7 @@
 #include "base/metrics.h"
 #include "net/conn.h"
 #include "relay/emit.h"
+#include "relay/gap.h"
 #include "relay/prepared.h"
 #include "relay/relay.h"
 
@@ -41,6 +42,7 @@ struct worker {
 	uint32_t next_node[SIDES];
 	struct prepared_cache *prepared;
 	void *tap;
+	struct gap *gap; /* writes that are not mirrored, for the ledger */
 	/* Scratch for the session that is being worked on. */
 	struct emit emit[EMITS];
 	uint8_t *rx;
@@ -90,6 +92,12 @@ void worker_release(struct worker *w);
 
 /* To be called when something in flight has ended: tells who waits for quiet. */
 void worker_settled(struct worker *w);
+
+/*
+ * While the course says warm: opens the sessions' other sides, a few at a time. A login costs a cluster some 100 ms of CPU (bcrypt): all
+ * at once would slow down the very clients that are to notice nothing.
+ */
+void worker_warm(struct worker *w);
 
 /* The worker's new course: sessions follow. */
 void worker_set_course(struct worker *w, const struct course *course);

@@ -250,7 +250,7 @@ def test_a_foreign_client_on_the_origin_refuses_the_cutover(agent, pods, origin,
     refused_while_connected(agent, Talk(None, None, command=command), pods[2].address)
 
 
-@pytest.mark.xfail(strict=True, reason="writers_is_local takes every client with an address of the node for the agent's own")
+@pytest.mark.quick
 def test_a_client_on_the_node_itself_refuses_the_cutover(agent, origin, target, keyspace):
     """A program with the agent's own address, which is no reason to take it for the agent."""
     agent.phase("mirror")

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The node-wide map of prepared statements and the workers' views of it. Threads learn and look up at the same time here:
+ * with SAN=thread this is also the proof that it may be done so.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "relay/prepared.h"
+
+/* One bind variable `name` of type int, as it stands in an answer's columns (global table spec). */
+struct answer {
+	uint8_t id[PREPARED_ID_MAX + 1], bind[64], result[64];
+	struct prepared_result r;
+};
+
+static struct columns one_column(uint8_t *room, const char *name, uint16_t type)
+{
+	size_t n = strlen(name);
+
+	room[0] = 0;
+	room[1] = (uint8_t)n;
+	memcpy(room + 2, name, n);
+	room[2 + n] = (uint8_t)(type >> 8);
+	room[3 + n] = (uint8_t)type;
+	return (struct columns){.count = 1, .global = true, .keyspace = span_text("ks"), .table = span_text("t"), .rest = span_of(room, 4 + n)};
+}
+
+static struct prepared_result *answer(struct answer *a, const char *id, const char *bind, uint16_t type, const char *metadata)
+{
+	memset(a, 0, sizeof(*a));
+	memcpy(a->id, id, strlen(id));
+	a->r.id = span_of(a->id, strlen(id));
+	if (metadata)
+		a->r.result_metadata_id = span_text(metadata);
+	a->r.binds = one_column(a->bind, bind, type);
+	a->r.result = one_column(a->result, "v", type);
+	return &a->r;
+}
+
+static const char insert[] = "INSERT INTO ks.t (k) VALUES (?)";
+
+static void both_sides_with_the_same_id(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared_slot *s;
+	struct answer a;
+
+	(void)unused;
+	assert_null(prepared_find(c, span_text("id-1")));
+	assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "id-1", "k", TYPE_INT, NULL)), 0);
+	s = prepared_find(c, span_text("id-1"));
+	assert_non_null(s);
+	assert_non_null(prepared_on(s->prepared, ORIGIN));
+	assert_null(prepared_on(s->prepared, TARGET));
+	assert_int_equal(s->prepared->statement.kind, STATEMENT_INSERT);
+	assert_string_equal(s->prepared->keyspace, "ks");
+	assert_int_equal(prepared_map_learn(m, TARGET, 5, span_text(insert), "ks", answer(&a, "id-1", "k", TYPE_INT, "meta")), 0);
+	assert_ptr_equal(prepared_find(c, span_text("id-1")), s);
+	assert_non_null(prepared_on(s->prepared, TARGET));
+	assert_int_equal(prepared_on(s->prepared, TARGET)->result_id_size, 4);
+	assert_false(atomic_load(&s->prepared->bind_differs));
+	assert_false(atomic_load(&s->prepared->result_differs));
+	assert_int_equal(prepared_map_count(m), 1);
+	assert_true(span_equal(prepared_slot_id(s), span_text("id-1")));
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+static void each_side_its_own_id(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared_slot *by_origin, *by_target;
+	struct answer a;
+
+	(void)unused;
+	assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "origin id", "k", TYPE_INT, NULL)), 0);
+	assert_int_equal(prepared_map_learn(m, TARGET, 4, span_text(insert), "ks", answer(&a, "target id", "k", TYPE_BIGINT, NULL)), 0);
+	assert_int_equal(prepared_map_count(m), 1);
+	by_origin = prepared_find(c, span_text("origin id"));
+	by_target = prepared_find(c, span_text("target id"));
+	assert_non_null(by_origin);
+	assert_non_null(by_target);
+	assert_ptr_equal(by_origin->prepared, by_target->prepared);
+	/* An error about it must name the id that the client sent. */
+	assert_true(span_equal(prepared_slot_id(by_origin), span_text("origin id")));
+	assert_true(span_equal(prepared_slot_id(by_target), span_text("target id")));
+	assert_memory_equal(prepared_on(by_origin->prepared, TARGET)->id, "target id", 9);
+	assert_true(atomic_load(&by_origin->prepared->bind_differs));
+	/* The table was altered: they agree again. */
+	assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "origin id", "k", TYPE_BIGINT, NULL)), 0);
+	assert_false(atomic_load(&by_origin->prepared->bind_differs));
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+static void the_same_text_in_two_keyspaces_is_two_statements(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct answer a;
+
+	(void)unused;
+	prepared_map_learn(m, ORIGIN, 4, span_text("SELECT v FROM t"), "one", answer(&a, "id-one", "k", TYPE_INT, NULL));
+	prepared_map_learn(m, ORIGIN, 4, span_text("SELECT v FROM t"), "two", answer(&a, "id-two", "k", TYPE_INT, NULL));
+	assert_int_equal(prepared_map_count(m), 2);
+	assert_string_equal(prepared_find(c, span_text("id-one"))->prepared->keyspace, "one");
+	assert_string_equal(prepared_find(c, span_text("id-two"))->prepared->keyspace, "two");
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+static void ids_that_are_too_long_are_refused(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	char id[PREPARED_ID_MAX + 2];
+	struct answer a;
+
+	(void)unused;
+	memset(id, 'i', sizeof(id));
+	id[PREPARED_ID_MAX + 1] = 0;
+	assert_true(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, id, "k", TYPE_INT, NULL)) < 0);
+	assert_true(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "", "k", TYPE_INT, NULL)) < 0);
+	id[PREPARED_ID_MAX] = 0;
+	assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, id, "k", TYPE_INT, NULL)), 0);
+	assert_non_null(prepared_find(c, span_text(id)));
+	assert_null(prepared_find(c, span_of("", 0)));
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+static void fill(struct prepared_map *m, unsigned from, unsigned to)
+{
+	struct answer a;
+	char id[32], text[80];
+
+	for (unsigned i = from; i < to; i++) {
+		snprintf(id, sizeof(id), "id-%u", i);
+		/* Lengths differ, so that texts are told apart without being compared. */
+		snprintf(text, sizeof(text), "SELECT v FROM ks.t WHERE k = %u", i);
+		assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_text(text), "ks", answer(&a, id, "k", TYPE_INT, NULL)), 0);
+	}
+}
+
+/* When the map is emptied, what is in use lives on, and everybody sees the new generation. */
+static void a_new_generation_leaves_what_is_in_use(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared_slot *used, *again;
+	struct prepared *held;
+	struct answer a;
+	char *large = malloc(PREPARED_TEXT_MAX + 1);
+
+	(void)unused;
+	fill(m, 0, 2000);
+	assert_int_equal(prepared_map_count(m), 2000);
+	used = prepared_use(prepared_find(c, span_text("id-7")));
+	held = prepared_get(used->prepared);
+	assert_non_null(prepared_find(c, span_text("id-8")));
+	/* The texts' budget is spent: all go. */
+	memset(large, ' ', PREPARED_TEXT_MAX);
+	memcpy(large, insert, strlen(insert));
+	large[PREPARED_TEXT_MAX] = 0;
+	assert_int_equal(prepared_map_learn(m, ORIGIN, 4, span_of(large, PREPARED_TEXT_MAX), "ks", answer(&a, "large", "k", TYPE_INT, NULL)), 0);
+	assert_int_equal(prepared_map_count(m), 1);
+	assert_null(prepared_find(c, span_text("id-8")));
+	assert_null(prepared_find(c, span_text("id-7")));
+	assert_string_equal(used->prepared->text, "SELECT v FROM ks.t WHERE k = 7");
+	/* A record that was written before is prepared on the other side only now: its own entry must hear of it. */
+	assert_int_equal(prepared_map_learn_for(m, TARGET, 4, held, answer(&a, "id-7", "k", TYPE_INT, NULL)), 0);
+	assert_non_null(prepared_on(held, TARGET));
+	again = prepared_find(c, span_text("id-7"));
+	assert_non_null(again);
+	assert_ptr_not_equal(again, used);
+	assert_non_null(prepared_on(again->prepared, TARGET));
+	prepared_release(used);
+	prepared_put(held);
+	prepared_cache_free(c);
+	prepared_map_free(m);
+	free(large);
+}
+
+/* ---- threads */
+
+#define THREADS 4
+#define STATEMENTS 600
+
+static struct prepared_map *shared;
+
+static void *learn_and_look(void *argument)
+{
+	unsigned self = (unsigned)(uintptr_t)argument, found = 0;
+	struct prepared_cache *c = prepared_cache_new(shared);
+	struct answer a;
+	char id[32], text[80];
+
+	for (unsigned round = 0; round < 12; round++) {
+		for (unsigned i = 0; i < STATEMENTS; i++) {
+			unsigned n = (i * 7 + self * 151) % STATEMENTS;
+			enum side side = (round + self) & 1 ? TARGET : ORIGIN;
+			struct prepared_slot *s;
+
+			snprintf(id, sizeof(id), "id-%u", n);
+			snprintf(text, sizeof(text), "SELECT v FROM ks.t WHERE k = %u", n);
+			/* Types change now and then, as after ALTER TABLE: answers are replaced under readers. */
+			if ((i + self + round) % 3 == 0)
+				prepared_map_learn(shared, side, 4, span_text(text), "ks",
+						   answer(&a, id, "k", round % 4 ? TYPE_INT : TYPE_BIGINT, NULL));
+			s = prepared_find(c, span_text(id));
+			if (s) {
+				prepared_use(s);
+				for (int k = 0; k < SIDES; k++) {
+					const struct prepared_remote *r = prepared_on(s->prepared, k);
+
+					if (r && (r->id_size != strlen(id) || memcmp(r->id, id, r->id_size) != 0))
+						abort();
+				}
+				if (strcmp(s->prepared->text, text) != 0)
+					abort();
+				found += atomic_load_explicit(&s->prepared->result_differs, memory_order_relaxed) ? 1 : 2;
+				prepared_release(s);
+			}
+		}
+	}
+	prepared_cache_free(c);
+	return (void *)(uintptr_t)found;
+}
+
+static void threads_share_the_map(void **unused)
+{
+	pthread_t thread[THREADS];
+
+	(void)unused;
+	shared = prepared_map_new();
+	for (unsigned i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, learn_and_look, (void *)(uintptr_t)i), 0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		void *found;
+
+		pthread_join(thread[i], &found);
+		assert_true((uintptr_t)found > STATEMENTS);
+	}
+	assert_int_equal(prepared_map_count(shared), STATEMENTS);
+	prepared_map_free(shared);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(both_sides_with_the_same_id),
+		cmocka_unit_test(each_side_its_own_id),
+		cmocka_unit_test(the_same_text_in_two_keyspaces_is_two_statements),
+		cmocka_unit_test(ids_that_are_too_long_are_refused),
+		cmocka_unit_test(a_new_generation_leaves_what_is_in_use),
+		cmocka_unit_test(threads_share_the_map),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
