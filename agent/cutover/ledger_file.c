@@ -2,14 +2,13 @@
 /* The ledger's files: opening and what an earlier agent left, appending, rotation, sync, the sign of life. Formats: ledger.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <libdeflate.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cutover/ledger_alive.h"
 #include "cutover/ledger_priv.h"
 #include "cutover/ledger_read.h"
 
@@ -229,73 +228,14 @@ int ledger_tick(struct ledger *l, int64_t now_us)
 
 /* ---- the sign of life */
 
-struct alive {
-	uint64_t sequence, backlog;
-	int64_t alive_us, settled_us, since_us;
-	bool mirrored, clean, missing_on_origin;
-	char boot[40];
-};
-
-static void alive_encode(const struct alive *a, char *slot)
-{
-	char text[LEDGER_SLOT];
-	int n = snprintf(text, sizeof(text), "1 %" PRIu64 " %" PRId64 " %" PRId64 " %" PRId64 " %d %d %d %" PRIu64 " %s ", a->sequence,
-			 a->alive_us, a->settled_us, a->since_us, a->mirrored, a->clean, a->missing_on_origin, a->backlog,
-			 a->boot[0] ? a->boot : "-");
-
-	snprintf(text + n, sizeof(text) - (size_t)n, "%08x", libdeflate_crc32(0, text, (size_t)n));
-	memset(slot, ' ', LEDGER_SLOT);
-	memcpy(slot, text, strlen(text));
-	slot[LEDGER_SLOT - 1] = '\n';
-}
-
-static bool alive_decode(const char *slot, struct alive *ret)
-{
-	char text[LEDGER_SLOT + 1], crc[9];
-	struct alive a = {0};
-	int mirrored, clean, origin, n = 0;
-
-	memcpy(text, slot, LEDGER_SLOT);
-	text[LEDGER_SLOT] = 0;
-	if (sscanf(text, "1 %" SCNu64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %d %d %d %" SCNu64 " %39s %n", &a.sequence, &a.alive_us,
-		   &a.settled_us, &a.since_us, &mirrored, &clean, &origin, &a.backlog, a.boot, &n) != 9 || n <= 0 || n > LEDGER_SLOT - 9)
-		return false;
-	snprintf(crc, sizeof(crc), "%08x", libdeflate_crc32(0, text, (size_t)n));
-	if (memcmp(text + n, crc, 8) != 0)
-		return false;
-	a.mirrored = mirrored != 0;
-	a.clean = clean != 0;
-	a.missing_on_origin = origin != 0;
-	*ret = a;
-	return true;
-}
-
-/* The newer of the two slots that are whole. False: this is the first agent here. */
-static bool alive_read(int fd, struct alive *ret)
-{
-	char slots[2 * LEDGER_SLOT] = {0};
-	struct alive a;
-	bool any = false;
-
-	if (pread(fd, slots, sizeof(slots), 0) < LEDGER_SLOT)
-		return false;
-	for (int i = 0; i < 2; i++) {
-		if (!alive_decode(slots + i * LEDGER_SLOT, &a) || (any && a.sequence < ret->sequence))
-			continue;
-		*ret = a;
-		any = true;
-	}
-	return any;
-}
-
 static void alive_fill(struct ledger *l, struct ledger_sync *s, bool clean, int64_t settled_us, int64_t now_us)
 {
-	struct alive a = {.sequence = ++l->sequence, .backlog = l->backlog, .alive_us = now_us, .since_us = l->since_us,
+	struct ledger_alive a = {.sequence = ++l->sequence, .backlog = l->backlog, .alive_us = now_us, .since_us = l->since_us,
 			  .mirrored = l->mirrored, .clean = clean, .missing_on_origin = l->missing_on_origin};
 
 	a.settled_us = s->settled_us = settled_us;
 	memcpy(a.boot, l->boot, sizeof(a.boot));
-	alive_encode(&a, s->slot);
+	ledger_alive_encode(&a, s->slot);
 	s->at = (off_t)(a.sequence % 2) * LEDGER_SLOT;
 	s->alive = true;
 	l->alive_us = now_us;
@@ -454,7 +394,7 @@ static void boot_read(char *boot, size_t size)
 }
 
 /* What the agent before us left: was it away without a word, and which of its spans are over? */
-static void inherit(struct ledger *l, const struct alive *a, struct ledger_opened *o, int64_t now_us)
+static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledger_opened *o, int64_t now_us)
 {
 	bool rebooted = strcmp(a->boot, l->boot[0] ? l->boot : "-") != 0;
 
@@ -492,7 +432,7 @@ int ledger_open(const struct ledger_options *options, struct ledger **ret, struc
 {
 	struct ledger_opened opened = {0};
 	struct ledger_sync first = {0};
-	struct alive alive = {0};
+	struct ledger_alive alive = {0};
 	struct ledger *l;
 	struct paths p;
 	int r;
@@ -526,7 +466,7 @@ int ledger_open(const struct ledger_options *options, struct ledger **ret, struc
 		r = error_set(e, -errno, "cannot open %s: %s", p.alive, strerror(errno));
 		goto fail;
 	}
-	if (alive_read(l->alive_fd, &alive))
+	if (ledger_alive_read(l->alive_fd, &alive))
 		inherit(l, &alive, &opened, options->now_us);
 	r = write_out(l);
 	if (r < 0) {

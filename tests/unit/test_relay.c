@@ -44,7 +44,7 @@ struct cluster_play {
 	struct peer peer[PEERS];
 	_Atomic unsigned count;
 	_Atomic unsigned truncates, writes, options;
-	_Atomic bool hold; /* TRUNCATE is answered only when this is false */
+	_Atomic bool hold, hold_writes; /* TRUNCATE, INSERT are answered only when it is false */
 };
 
 static bool receive(int fd, uint8_t *to, size_t size)
@@ -158,6 +158,8 @@ static ssize_t plain_answer(struct peer *p, const struct frame_header *h, const 
 				usleep(1000);
 			atomic_fetch_add(&c->truncates, 1);
 		} else if (contains(h, body, "INSERT")) {
+			while (atomic_load(&c->hold_writes))
+				usleep(1000);
 			atomic_fetch_add(&c->writes, 1);
 		}
 		return response_write_void(h->version, h->stream, to, ROOM);
@@ -174,6 +176,9 @@ static struct cluster_play origin, target;
 static struct relay relay;
 static struct mirror mirror;
 
+static size_t small_budget; /* 0 = enough */
+static uint64_t retain_ns;
+
 static void agent_start(unsigned workers, const struct course *course)
 {
 	struct error error = {""};
@@ -188,7 +193,7 @@ static void agent_start(unsigned workers, const struct course *course)
 	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = "", .password = ""};
 	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = "", .password = ""};
 	relay.course = *course;
-	mirror = (struct mirror){.relay = &relay, .budget = 8u << 20, .consistency = {-1, -1}};
+	mirror = (struct mirror){.relay = &relay, .budget = small_budget ? small_budget : 8u << 20, .retain_ns = retain_ns, .consistency = {-1, -1}};
 	assert_int_equal(relay_start(&relay, &mirror_tap, &mirror, &error), 0);
 	assert_int_equal(relay_set_course(&relay, course, NULL, NULL), 0);
 	relay_serve(&relay);
@@ -282,6 +287,24 @@ static int client_open(void)
 	return fd;
 }
 
+static int client_challenged(void)
+{
+	int fd = client_connect();
+
+	client_send(fd, OP_STARTUP, 1, startup, sizeof(startup) - 1);
+	assert_int_equal(expect(fd, 1), OP_AUTHENTICATE);
+	return fd;
+}
+
+static int client_login(void)
+{
+	int fd = client_challenged();
+
+	client_send(fd, OP_AUTH_RESPONSE, 2, "\0\0\0\4\0a\0b", 8);
+	assert_int_equal(expect(fd, 2), OP_AUTH_SUCCESS);
+	return fd;
+}
+
 static bool wait_for(_Atomic unsigned *what, unsigned value)
 {
 	for (int i = 0; i < 5000 && atomic_load(what) < value; i++)
@@ -368,11 +391,20 @@ static void page_of_a_cluster_that_is_down_hangs(void **unused)
 	}
 }
 
+static ssize_t with_password(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	if (h->opcode == OP_STARTUP)
+		return say(h, OP_AUTHENTICATE, "\0\1x", 3, to);
+	if (h->opcode == OP_AUTH_RESPONSE)
+		usleep(50000);
+	return plain_answer(p, h, body, to);
+}
+
 static ssize_t slow_startup(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
 {
 	if (h->opcode == OP_STARTUP)
 		usleep(300000);
-	return plain_answer(p, h, body, to);
+	return with_password(p, h, body, to);
 }
 
 static void hold_one(struct worker *w, void *context)
@@ -388,16 +420,16 @@ static void release_one(struct worker *w, void *context)
 	worker_release(w);
 }
 
-/* OPTIONS between the switch and the moment the target's connection is ready. */
+/* OPTIONS between the switch and the moment the target has taken the client's password. */
 static void heartbeat_during_a_switch_gets_no_answer(void **unused)
 {
 	int fd;
 
 	(void)unused;
-	cluster_start(&origin, plain_answer);
+	cluster_start(&origin, with_password);
 	cluster_start(&target, slow_startup);
 	agent_start(1, &mirroring);
-	fd = client_open();
+	fd = client_login();
 	assert_int_equal(relay_each_worker(&relay, hold_one, NULL, NULL), 0);
 	assert_int_equal(relay_each_worker(&relay, release_one, NULL, NULL), 0);
 	usleep(50000);
@@ -468,6 +500,42 @@ static void two_truncates_at_once_stop_the_mirror(void **unused)
 	agent_stop();
 }
 
+/* The target stands still until the budget is spent; then it goes on, and so must the clients. */
+static void full_journal_holds_clients_for_ever(void **unused)
+{
+	static char text[20001];
+	uint8_t *envelope = malloc(ROOM);
+	int fd;
+
+	(void)unused;
+	for (int retain = 0; retain < 2; retain++) {
+		cluster_start(&origin, plain_answer);
+		cluster_start(&target, plain_answer);
+		small_budget = 1 << 20;
+		retain_ns = retain ? 600ull * 1000000000u : 0;
+		agent_start(1, &mirroring);
+		small_budget = retain_ns = 0;
+		atomic_store(&target.hold_writes, true);
+		memset(text, ' ', sizeof(text) - 1);
+		memcpy(text, "INSERT INTO ks.t (k) VALUES (1)", 31);
+		fd = client_open();
+		for (int16_t i = 0; i < 90; i++) { /* 1.8 MB */
+			ssize_t n = request_write_query(4, i, span_text(text), CL_ONE, envelope, ROOM);
+
+			assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+		}
+		usleep(200000);
+		assert_true(atomic_load(&origin.writes) < 90); /* some wait */
+		atomic_store(&target.hold_writes, false);
+		for (int16_t i = 0; i < 90; i++)
+			assert_int_equal(expect(fd, i), OP_RESULT);
+		assert_true(wait_for(&target.writes, 90));
+		close(fd);
+		agent_stop();
+	}
+	free(envelope);
+}
+
 /* An answer that is nobody's must not be taken for another request's. */
 static ssize_t doubled(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
 {
@@ -496,10 +564,10 @@ static void an_answer_too_many_reaches_the_client(void **unused)
 	agent_stop();
 }
 
-/* 3 MB that a slow client has not read yet when the cluster ends the connection. */
+/* 12 MB that a slow client has not read yet when the cluster ends the connection. */
 static ssize_t large_then_end(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
 {
-	static uint8_t rest[3000000];
+	static uint8_t rest[12000000];
 	struct frame_header own = {.version = 4, .response = true, .stream = h->stream, .opcode = OP_RESULT, .length = sizeof(rest)};
 
 	if (h->opcode != OP_QUERY)
@@ -518,7 +586,7 @@ static ssize_t large_then_end(struct peer *p, const struct frame_header *h, cons
 
 static void answer_is_cut_when_the_cluster_closes_behind_it(void **unused)
 {
-	static uint8_t chunk[20000];
+	static uint8_t chunk[64 << 10];
 	size_t got = 0;
 	int fd;
 
@@ -530,21 +598,12 @@ static void answer_is_cut_when_the_cluster_closes_behind_it(void **unused)
 	client_query(fd, 2, "SELECT k FROM ks.t");
 	for (ssize_t n; (n = recv(fd, chunk, sizeof(chunk), 0)) > 0; got += (size_t)n)
 		usleep(1000);
-	assert_int_equal(got, 3000000 + FRAME_HEADER_SIZE);
+	assert_int_equal(got, 12000000 + FRAME_HEADER_SIZE);
 	close(fd);
 	agent_stop();
 }
 
 /* A statement right behind AUTH_RESPONSE passed by the mirror. */
-static ssize_t with_password(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
-{
-	if (h->opcode == OP_STARTUP)
-		return say(h, OP_AUTHENTICATE, "\0\1x", 3, to);
-	if (h->opcode == OP_AUTH_RESPONSE)
-		usleep(50000);
-	return plain_answer(p, h, body, to);
-}
-
 static void write_behind_the_password_is_not_mirrored(void **unused)
 {
 	int fd;
@@ -553,9 +612,7 @@ static void write_behind_the_password_is_not_mirrored(void **unused)
 	cluster_start(&origin, with_password);
 	cluster_start(&target, plain_answer);
 	agent_start(1, &mirroring);
-	fd = client_connect();
-	client_send(fd, OP_STARTUP, 1, startup, sizeof(startup) - 1);
-	assert_int_equal(expect(fd, 1), OP_AUTHENTICATE);
+	fd = client_challenged();
 	client_send(fd, OP_AUTH_RESPONSE, 2, "\0\0\0\4\0a\0b", 8);
 	client_query(fd, 3, "INSERT INTO ks.t (k) VALUES (1)");
 	assert_int_equal(expect(fd, 2), OP_AUTH_SUCCESS);
@@ -574,6 +631,7 @@ int main(void)
 		cmocka_unit_test(heartbeat_during_a_switch_gets_no_answer),
 		cmocka_unit_test(sessions_survive_many_switches),
 		cmocka_unit_test(two_truncates_at_once_stop_the_mirror),
+		cmocka_unit_test(full_journal_holds_clients_for_ever),
 		cmocka_unit_test(an_answer_too_many_reaches_the_client),
 		cmocka_unit_test(answer_is_cut_when_the_cluster_closes_behind_it),
 		cmocka_unit_test(write_behind_the_password_is_not_mirrored),
