@@ -431,6 +431,8 @@ static void checked(uv_work_t *work, int status)
 	(void)status;
 	if (p->stopping) {
 		over(p, NULL, NULL);
+		if (p->handles == 0)
+			free(p);
 		return;
 	}
 	for (unsigned i = 0; i < m->finding_count; i++) {
@@ -587,7 +589,7 @@ static void on_closed(uv_handle_t *handle)
 {
 	struct phases *p = handle->data;
 
-	/* A check that is still under way in the thread pool keeps it: the process is about to end. */
+	/* A check that is still under way in the thread pool keeps it: checked() lets it go. */
 	if (--p->handles == 0 && p->move.step == STEP_NONE)
 		free(p);
 }

@@ -219,14 +219,14 @@ static void decode(const struct bytes *wire, bool lz4, struct bytes *ret)
 		if (seg.self_contained) {
 			assert_int_equal(large_left, 0); /* nothing may come between the parts of a large envelope */
 			for (size_t i = 0; i < size;) {
-				struct frame_header h;
+				struct frame_header h = {0};
 
 				assert_int_equal(frame_header_read(payload + i, size - i, &h), FRAME_HEADER_SIZE);
 				i += FRAME_HEADER_SIZE + h.length;
 				assert_true(i <= size);
 			}
 		} else if (large_left == 0) {
-			struct frame_header h;
+			struct frame_header h = {0};
 
 			assert_int_equal(frame_header_read(payload, size, &h), FRAME_HEADER_SIZE);
 			/* Servers wait for a second part. */
@@ -298,7 +298,7 @@ static bool pass_segment(const uint8_t *wire, bool lz4, bool mixed, bool say_dro
 	}
 	for (size_t at = 0; at < size;) {
 		enum fate fate = mixed ? (enum fate)random_below(3) : KEEP;
-		struct frame_header h;
+		struct frame_header h = {0};
 		size_t whole;
 
 		frame_header_read(payload + at, size - at, &h);
@@ -408,7 +408,7 @@ static void large_envelopes_stream(void **unused)
 	for (unsigned round = 0; round < 24; round++) {
 		struct bytes one = {0}, wire = {0}, expected = {0}, decoded = {0};
 		bool lz4 = round & 1, change = round & 2;
-		struct frame_header h;
+		struct frame_header h = {0};
 
 		state = 31 + round;
 		received.size = 0;
