@@ -92,7 +92,7 @@ static void flush(struct conn *c)
 	}
 	if (c->finishing) {
 		if (!c->head)
-			conn_close(c);
+			shutdown(c->stream.fd, SHUT_WR);
 		return;
 	}
 	if (c->congested && c->queued <= CONN_LOW) {
@@ -126,6 +126,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	}
 	if (events & UV_WRITABLE)
 		flush(c);
+	if (c->finishing && !c->closing) {
+		if (!conn_discard_input(c))
+			conn_close(c);
+		return;
+	}
 	if (!c->closing && c->reading && (events & (UV_READABLE | UV_DISCONNECT)))
 		c->ops->readable(c);
 }
@@ -222,12 +227,14 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 	return 0;
 }
 
-void conn_discard_input(struct conn *c)
+bool conn_discard_input(struct conn *c)
 {
 	uint8_t sink[16 << 10];
+	ssize_t n = -EAGAIN;
 
-	for (int i = 0; i < 64 && !c->closing && conn_recv(c, sink, sizeof(sink)) > 0; i++)
+	for (int i = 0; i < 64 && !c->closing && (n = conn_recv(c, sink, sizeof(sink))) > 0; i++)
 		;
+	return n > 0 || n == -EAGAIN;
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -243,12 +250,13 @@ void conn_finish(struct conn *c)
 {
 	if (c->closing || c->finishing)
 		return;
-	if (!c->head || c->broken) {
+	if (c->broken || !conn_discard_input(c)) {
 		conn_close(c);
 		return;
 	}
-	c->finishing = true;
-	c->reading = false;
+	c->finishing = c->reading = true;
+	if (!c->head)
+		shutdown(c->stream.fd, SHUT_WR);
 	update_events(c);
 }
 

@@ -66,10 +66,14 @@ static inline bool conn_congested(const struct conn *c)
 	return c->congested;
 }
 
-/* Throws away what has been received and not read, so that a close that follows is an orderly end. Bounded. */
-void conn_discard_input(struct conn *c);
+/* Throws away what has been received and not read, so that a close that follows is an orderly end. Bounded. False: the peer has ended, too. */
+bool conn_discard_input(struct conn *c);
 
-/* Stops reading, and closes as soon as all that is queued has been written, or cannot be. The owner sets the time limit: conn_close(). */
+/*
+ * An orderly end: what is queued is written, then our direction is shut, and what still comes is thrown away until the peer ends
+ * as well. (A plain close with unread bytes is a reset, which destroys what the peer has not read yet.) The owner sets the
+ * time limit: conn_close().
+ */
 void conn_finish(struct conn *c);
 
 /* Stops everything and closes the socket. `closed` comes later from the loop. Calling it twice is harmless. */

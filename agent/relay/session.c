@@ -194,7 +194,7 @@ void session_close(struct session *s, enum close_reason reason)
 		/* Unread bytes would turn our end into a reset, and the client would never read why, nor the answers before. */
 		if (reason != CLOSE_CLIENT)
 			conn_discard_input(&s->client);
-		if (reason == CLOSE_UPSTREAM || reason == CLOSE_PROTOCOL || reason == CLOSE_SWITCH)
+		if (reason == CLOSE_UPSTREAM || reason == CLOSE_PROTOCOL || reason == CLOSE_DIAL || reason == CLOSE_SWITCH)
 			conn_finish(&s->client); /* what the cluster said before its end still belongs to the client */
 		else
 			conn_close(&s->client);

@@ -18,7 +18,7 @@
 #define PLAIN_KEEP (1u << 20) /* larger scratch is given back when a tick finds it unused */
 #define ACCEPT_BURST 64
 #define WARM_AT_ONCE 2u
-#define CLOSING_NS (10ull * 1000000000u) /* for a client to read what was sent before the end */
+#define CLOSING_NS (2ull * 1000000000u) /* a client that does not take what is left for it, or does not end, is cut off */
 #define LEAVE_NS (10ull * 1000000000u) /* after finish a page sequence that began on the origin may end there for so long */
 
 struct message {
@@ -137,7 +137,7 @@ static void sweep(struct worker *w)
 		if (s->state == SESSION_ORPHAN && w->turn_ns > s->orphan_deadline_ns)
 			session_close(s, CLOSE_CLIENT);
 		else if (s->state == SESSION_CLOSING && s->client_live &&
-			 (w->turn_ns > s->closing_since_ns + CLOSING_NS || (w->stopping && w->turn_ns > s->orphan_deadline_ns)))
+			 (w->turn_ns > s->closing_since_ns + (s->client.queued ? 5 : 1) * CLOSING_NS || (w->stopping && s->client.queued == 0)))
 			conn_close(&s->client); /* it does not read what is left for it */
 		else if (w->stopping && s->state != SESSION_CLOSING &&
 			 (session_idle(s) || w->turn_ns > s->orphan_deadline_ns))

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A real relay with its threads between two clusters that functions of the test play (v3/v4, any number of connections, one thread
+ * each) and clients on blocking sockets. One relay at a time; everything is static to the test that includes this.
+ */
+#pragma once
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cql/request.h"
+#include "cql/response.h"
+#include "mirror/mirror.h"
+#include "relay/session.h"
+
+#define ROOM (1u << 20)
+#define PEERS 256
+
+/* ---- a cluster */
+
+struct peer {
+	struct cluster_play *cluster;
+	int fd;
+	pthread_t thread;
+};
+
+struct cluster_play {
+	int listener;
+	struct addr addr;
+	/* Answers one request: whole envelopes into `to`; their size, 0 = says nothing, −1 = closes the connection. */
+	ssize_t (*answer)(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to);
+	pthread_t thread;
+	struct peer peer[PEERS];
+	_Atomic unsigned count;
+	_Atomic unsigned truncates, writes, options;
+	_Atomic bool hold, hold_writes; /* TRUNCATE, INSERT are answered only when it is false */
+};
+
+static inline bool receive(int fd, uint8_t *to, size_t size)
+{
+	for (size_t have = 0; have < size;) {
+		ssize_t n = recv(fd, to + have, size - have, 0);
+
+		if (n <= 0)
+			return false;
+		have += (size_t)n;
+	}
+	return true;
+}
+
+static inline void *peer_run(void *argument)
+{
+	struct peer *p = argument;
+	uint8_t *body = malloc(ROOM), *to = malloc(ROOM), header[FRAME_HEADER_SIZE];
+	struct frame_header h;
+
+	while (receive(p->fd, header, sizeof(header)) && frame_header_read(header, sizeof(header), &h) > 0 && h.length <= ROOM &&
+	       receive(p->fd, body, h.length)) {
+		ssize_t n;
+
+		if (h.version > 4) /* the mirror begins with v5 */
+			n = response_write_error(4, h.stream, CQL_PROTOCOL_ERROR, "Invalid or unsupported protocol version", to, ROOM);
+		else
+			n = p->cluster->answer(p, &h, body, to);
+		if (n < 0 || (n > 0 && send(p->fd, to, (size_t)n, MSG_NOSIGNAL) != n))
+			break;
+	}
+	shutdown(p->fd, SHUT_RDWR);
+	free(body);
+	free(to);
+	return NULL;
+}
+
+static inline void *cluster_run(void *argument)
+{
+	struct cluster_play *c = argument;
+	int fd;
+
+	while ((fd = accept(c->listener, NULL, NULL)) >= 0) {
+		struct peer *p = &c->peer[atomic_load(&c->count)];
+
+		if (p == &c->peer[PEERS])
+			abort();
+		*p = (struct peer){.cluster = c, .fd = fd};
+		pthread_create(&p->thread, NULL, peer_run, p);
+		atomic_fetch_add(&c->count, 1);
+	}
+	return NULL;
+}
+
+static inline void cluster_start(struct cluster_play *c, ssize_t (*answer)(struct peer *, const struct frame_header *, const uint8_t *, uint8_t *))
+{
+	socklen_t size = sizeof(c->addr.in);
+
+	memset(c, 0, sizeof(*c));
+	c->answer = answer;
+	c->listener = socket(AF_INET, SOCK_STREAM, 0);
+	c->addr.in.sin_family = AF_INET;
+	c->addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(c->listener, &c->addr.sa, sizeof(c->addr.in)), 0);
+	assert_int_equal(listen(c->listener, 64), 0);
+	getsockname(c->listener, &c->addr.sa, &size);
+	pthread_create(&c->thread, NULL, cluster_run, c);
+}
+
+static inline void cluster_stop(struct cluster_play *c)
+{
+	shutdown(c->listener, SHUT_RDWR);
+	pthread_join(c->thread, NULL);
+	close(c->listener);
+	for (unsigned i = 0; i < atomic_load(&c->count); i++) {
+		shutdown(c->peer[i].fd, SHUT_RDWR);
+		pthread_join(c->peer[i].thread, NULL);
+		close(c->peer[i].fd);
+	}
+}
+
+static inline ssize_t say(const struct frame_header *h, uint8_t opcode, const void *body, size_t size, uint8_t *to)
+{
+	struct frame_header own = {.version = h->version, .response = true, .stream = h->stream, .opcode = opcode, .length = (uint32_t)size};
+
+	frame_header_write(to, &own);
+	if (size)
+		memcpy(to + FRAME_HEADER_SIZE, body, size);
+	return (ssize_t)(FRAME_HEADER_SIZE + size);
+}
+
+static inline bool contains(const struct frame_header *h, const uint8_t *body, const char *needle)
+{
+	return memmem(body, h->length, needle, strlen(needle)) != NULL;
+}
+
+static inline ssize_t plain_answer(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	struct cluster_play *c = p->cluster;
+
+	switch (h->opcode) {
+	case OP_STARTUP:
+	case OP_REGISTER:
+		return say(h, OP_READY, NULL, 0, to);
+	case OP_OPTIONS:
+		atomic_fetch_add(&c->options, 1);
+		return say(h, OP_SUPPORTED, "\0\0", 2, to);
+	case OP_QUERY:
+		if (contains(h, body, "TRUNCATE")) {
+			while (atomic_load(&c->hold))
+				usleep(1000);
+			atomic_fetch_add(&c->truncates, 1);
+		} else if (contains(h, body, "INSERT")) {
+			while (atomic_load(&c->hold_writes))
+				usleep(1000);
+			atomic_fetch_add(&c->writes, 1);
+		}
+		return response_write_void(h->version, h->stream, to, ROOM);
+	case OP_AUTH_RESPONSE:
+		return say(h, OP_AUTH_SUCCESS, "\xff\xff\xff\xff", 4, to);
+	default:
+		return response_write_error(h->version, h->stream, CQL_PROTOCOL_ERROR, "?", to, ROOM);
+	}
+}
+
+/* ---- the agent */
+
+static struct cluster_play origin, target;
+static struct relay relay;
+static struct mirror mirror;
+
+static size_t small_budget; /* 0 = enough */
+static uint64_t retain_ns;
+
+static inline void agent_start(unsigned workers, const struct course *course)
+{
+	struct error error = {""};
+
+	memset(&relay, 0, sizeof(relay));
+	memset(&mirror, 0, sizeof(mirror));
+	relay.options = (struct relay_options){.workers = workers, .sessions_max = 100, .requests_max = 1000, .session_requests_max = 100,
+					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true,
+					       .state_directory = ""};
+	relay.options.explicit_listen.in.sin_family = AF_INET;
+	relay.options.explicit_listen.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = "", .password = ""};
+	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = "", .password = ""};
+	relay.course = *course;
+	mirror = (struct mirror){.relay = &relay, .budget = small_budget ? small_budget : 8u << 20, .retain_ns = retain_ns, .consistency = {-1, -1}};
+	assert_int_equal(relay_start(&relay, &mirror_tap, &mirror, &error), 0);
+	assert_int_equal(relay_set_course(&relay, course, NULL, NULL), 0);
+	relay_serve(&relay);
+}
+
+static inline void agent_stop(void)
+{
+	relay_stop(&relay);
+	relay_done(&relay);
+	cluster_stop(&origin);
+	cluster_stop(&target);
+}
+
+static inline void set(void *context)
+{
+	atomic_store((_Atomic bool *)context, true);
+}
+
+static inline void change_course(const struct course *course)
+{
+	_Atomic bool done = false;
+
+	assert_int_equal(relay_set_course(&relay, course, set, (void *)&done), 0);
+	for (int i = 0; i < 5000 && !atomic_load(&done); i++)
+		usleep(1000);
+	assert_true(atomic_load(&done));
+}
+
+/* ---- a client */
+
+static inline int client_connect(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct timeval limit = {.tv_sec = 5};
+
+	assert_int_equal(connect(fd, &relay.options.explicit_listen.sa, sizeof(relay.options.explicit_listen.in)), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return fd;
+}
+
+static inline void client_send(int fd, uint8_t opcode, int16_t stream, const void *body, size_t size)
+{
+	struct frame_header h = {.version = 4, .stream = stream, .opcode = opcode, .length = (uint32_t)size};
+	uint8_t envelope[2048];
+
+	frame_header_write(envelope, &h);
+	memcpy(envelope + FRAME_HEADER_SIZE, size ? body : "", size);
+	assert_int_equal(send(fd, envelope, FRAME_HEADER_SIZE + size, MSG_NOSIGNAL), FRAME_HEADER_SIZE + size);
+}
+
+static inline void client_query(int fd, int16_t stream, const char *text)
+{
+	uint8_t envelope[2048];
+	ssize_t n = request_write_query(4, stream, span_text(text), CL_ONE, envelope, sizeof(envelope));
+
+	assert_true(n > 0);
+	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+}
+
+/* The next answer, within 5 s; its opcode. −1 = none. */
+static inline int client_receive(int fd, struct frame_header *h, uint8_t body[ROOM])
+{
+	uint8_t header[FRAME_HEADER_SIZE];
+
+	if (!receive(fd, header, sizeof(header)) || frame_header_read(header, sizeof(header), h) < 0 || h->length > ROOM ||
+	    !receive(fd, body, h->length))
+		return -1;
+	return h->opcode;
+}
+
+static uint8_t answer_body[ROOM];
+
+static inline int expect(int fd, int16_t stream)
+{
+	struct frame_header h;
+	int opcode = client_receive(fd, &h, answer_body);
+
+	if (opcode >= 0)
+		assert_int_equal(h.stream, stream);
+	return opcode;
+}
+
+static const uint8_t startup[] = "\0\1\0\13CQL_VERSION\0\0053.0.0";
+
+static inline int client_open(void)
+{
+	int fd = client_connect();
+
+	client_send(fd, OP_STARTUP, 1, startup, sizeof(startup) - 1);
+	assert_int_equal(expect(fd, 1), OP_READY);
+	return fd;
+}
+
+static inline int client_challenged(void)
+{
+	int fd = client_connect();
+
+	client_send(fd, OP_STARTUP, 1, startup, sizeof(startup) - 1);
+	assert_int_equal(expect(fd, 1), OP_AUTHENTICATE);
+	return fd;
+}
+
+static inline int client_login(void)
+{
+	int fd = client_challenged();
+
+	client_send(fd, OP_AUTH_RESPONSE, 2, "\0\0\0\4\0a\0b", 8);
+	assert_int_equal(expect(fd, 2), OP_AUTH_SUCCESS);
+	return fd;
+}
+
+static inline bool wait_for(_Atomic unsigned *what, unsigned value)
+{
+	for (int i = 0; i < 5000 && atomic_load(what) < value; i++)
+		usleep(1000);
+	return atomic_load(what) == value;
+}
