@@ -21,6 +21,31 @@ int phase_from_name(const char *name)
 	return -1;
 }
 
+/* Rows: from; columns: to. The words of the diagram in phase.h. A request for ROLLBACK means the way back to MIRROR. */
+static const bool legal[PHASES][PHASES] = {
+	/*             observe mirror drain cutover rollback finish */
+	[PHASE_OBSERVE]  = {0, 1, 0, 0, 0, 0},
+	[PHASE_MIRROR]   = {1, 0, 1, 1, 0, 0},
+	[PHASE_DRAIN]    = {1, 1, 0, 1, 0, 0},
+	[PHASE_CUTOVER]  = {0, 0, 0, 0, 1, 1},
+	[PHASE_ROLLBACK] = {0, 1, 0, 0, 1, 0},
+	[PHASE_FINISH]   = {0, 0, 0, 0, 0, 0},
+};
+
+bool phase_move_legal(enum phase from, enum phase to)
+{
+	return legal[from][to];
+}
+
+const char *phase_moves_from(enum phase p)
+{
+	static const char *const texts[PHASES] = {
+		[PHASE_OBSERVE] = "mirror", [PHASE_MIRROR] = "drain, cutover, observe", [PHASE_DRAIN] = "cutover, mirror, observe",
+		[PHASE_CUTOVER] = "finish, rollback", [PHASE_ROLLBACK] = "mirror", [PHASE_FINISH] = "nothing: finish is the end"};
+
+	return texts[p];
+}
+
 struct course phase_course(enum phase p, bool freeze_topology)
 {
 	static const struct course table[PHASES] = {

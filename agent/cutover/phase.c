@@ -152,11 +152,6 @@ static void fall_back(struct phases *p, const char *error, const char *hint)
 	over(p, error, hint);
 }
 
-static void succeed(struct phases *p)
-{
-	over(p, NULL, NULL);
-}
-
 /* ---- steps */
 
 static void set_step(struct phases *p, enum step step)
@@ -235,7 +230,7 @@ static void step_warm(struct phases *p)
 		tell(p, "%d prepared statements are not known there yet; clients will be asked to prepare them again", missing);
 	if (m->to == PHASE_DRAIN) {
 		tell(p, "ready: %" PRIu64 " sessions have both connections", ready);
-		succeed(p);
+		over(p, NULL, NULL);
 		return;
 	}
 	m->told_backlog = UINT64_MAX;
@@ -309,7 +304,7 @@ static void step_switch(struct phases *p)
 		tell(p, "phase %s: held for %" PRIu64 " ms", phase_name(m->to),
 		     metric_get(&p->metrics, METRIC_HOLD_LAST_US) / 1000u);
 	}
-	succeed(p);
+	over(p, NULL, NULL);
 }
 
 static void run(struct phases *p)
@@ -470,26 +465,6 @@ static void checked(uv_work_t *work, int status)
 	begin(p);
 }
 
-/* Rows: from; columns: to. The words of the diagram in phase.h. A request for ROLLBACK means the way back to MIRROR. */
-static const bool legal[PHASES][PHASES] = {
-	/*             observe mirror drain cutover rollback finish */
-	[PHASE_OBSERVE]  = {0, 1, 0, 0, 0, 0},
-	[PHASE_MIRROR]   = {1, 0, 1, 1, 0, 0},
-	[PHASE_DRAIN]    = {1, 1, 0, 1, 0, 0},
-	[PHASE_CUTOVER]  = {0, 0, 0, 0, 1, 1},
-	[PHASE_ROLLBACK] = {0, 1, 0, 0, 1, 0},
-	[PHASE_FINISH]   = {0, 0, 0, 0, 0, 0},
-};
-
-static const char *allowed_from(enum phase p)
-{
-	static const char *const texts[PHASES] = {
-		[PHASE_OBSERVE] = "mirror", [PHASE_MIRROR] = "drain, cutover, observe", [PHASE_DRAIN] = "cutover, mirror, observe",
-		[PHASE_CUTOVER] = "finish, rollback", [PHASE_ROLLBACK] = "mirror", [PHASE_FINISH] = "nothing: finish is the end"};
-
-	return texts[p];
-}
-
 void phases_request(struct phases *p, const struct phase_request *request, const struct phase_listener *listener)
 {
 	struct move *m = &p->move;
@@ -503,9 +478,9 @@ void phases_request(struct phases *p, const struct phase_request *request, const
 		listener->done(listener->context, NULL, NULL);
 		return;
 	}
-	if (!legal[p->current][request->to]) {
+	if (!phase_move_legal(p->current, request->to)) {
 		snprintf(text, sizeof(text), "there is no way from %s to %s", phase_name(p->current), phase_name(request->to));
-		snprintf(hint, sizeof(hint), "possible from here: %s", allowed_from(p->current));
+		snprintf(hint, sizeof(hint), "possible from here: %s", phase_moves_from(p->current));
 		listener->done(listener->context, text, hint);
 		return;
 	}
@@ -602,7 +577,7 @@ void phases_stop(struct phases *p)
 		return;
 	if (p->move.step == STEP_SWITCH) {
 		/* Workers may serve clients in the new phase already: there is no way back, and the state file says so. */
-		succeed(p);
+		over(p, NULL, NULL);
 	} else if (p->move.step == STEP_CHECK) {
 		/* The thread pool may still be at work on the findings; checked() frees them. */
 		struct phase_listener listener = p->move.listener;

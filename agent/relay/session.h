@@ -127,7 +127,7 @@ void session_request_done(struct session *s, int16_t stream);
 /* The session must close once idle (worker stop, limited-rate closing). */
 bool session_idle(const struct session *s);
 
-/* requests.c: parses client bytes. Returns bytes consumed; *ret_want = size of the next unit as far as known. */
+/* receive.c: parses client bytes. Returns bytes consumed; *ret_want = size of the next unit as far as known. */
 size_t requests_consume(struct session *s, const uint8_t *data, size_t size, size_t *ret_want);
 
 /* responses.c: the same for a cluster's bytes. Negative = malformed. */
