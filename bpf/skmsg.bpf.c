@@ -5,7 +5,7 @@
  *
  * Only client → agent: nobody could say how much the client has read, so the other direction stays on TCP.
  *
- * Order (measured, tests/bpf/test_order.c): redirected bytes overtake TCP bytes that are still unread; the
+ * Order (measured, tests/bpf/test_msg.c): redirected bytes overtake TCP bytes that are still unread; the
  * reverse is safe. So a send is redirected only while the socket has never queued a byte for TCP. That is
  * read from the socket itself, at every send, under its lock: a flag set at the first send would miss a
  * thread that has been waiting inside the old send since before the handshake ended.

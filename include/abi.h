@@ -46,7 +46,7 @@ struct endpoint {
 	__u8 address[16];
 } __attribute__((aligned(4)));
 
-/* The phase, as DESIGN *Phases* has it: it decides what happens while no agent answers (bpf/decide.h). */
+/* The phase, see docs/phases.md: it decides what happens while no agent answers (bpf/decide.h). */
 enum steer_phase {
 	PHASE_IS_OBSERVE,
 	PHASE_IS_MIRROR,

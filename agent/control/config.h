@@ -36,7 +36,7 @@ enum config_phase {
 	CONFIG_PHASE_COUNT
 };
 
-/* What becomes of a connect() while the agent does not beat its heart (DESIGN, decision 1). */
+/* What becomes of a connect() while the agent does not beat its heart. */
 enum config_agent_down {
 	AGENT_DOWN_OPEN,   /* straight to the origin, on the gap ledger */
 	AGENT_DOWN_CLOSED, /* ECONNREFUSED */

@@ -17,7 +17,7 @@ static const struct config_name acceleration_names[] = {
 static const struct config_name down_observe_names[] = {{"open", AGENT_DOWN_OPEN}, {NULL, 0}};
 static const struct config_name down_mirror_names[] = {
     {"grace", AGENT_DOWN_GRACE}, {"open", AGENT_DOWN_OPEN}, {"closed", AGENT_DOWN_CLOSED}, {NULL, 0}};
-/* Open in cutover or rollback would be split brain (decision 1): no name for it exists. */
+/* Open in cutover or rollback would be split brain: no name for it exists. */
 static const struct config_name down_closed_names[] = {{"closed", AGENT_DOWN_CLOSED}, {NULL, 0}};
 static const struct config_name down_finish_names[] = {
     {"target", AGENT_DOWN_TARGET}, {"closed", AGENT_DOWN_CLOSED}, {NULL, 0}};

@@ -35,7 +35,7 @@ enum cql_error {
 	CQL_UNPREPARED = 0x2500,
 };
 
-/* What an ERROR says about a write (DESIGN, decision 2). Codes that are not known: WRITE_UNKNOWN; never
+/* What an ERROR says about a write. Codes that are not known: WRITE_UNKNOWN; never
  * WRITE_APPLIED. */
 enum write_outcome { WRITE_APPLIED, WRITE_REFUSED, WRITE_UNKNOWN, WRITE_UNPREPARED };
 enum write_outcome error_write_outcome(int32_t code);

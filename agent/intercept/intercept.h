@@ -32,7 +32,7 @@
 
 struct intercept;
 
-/* The order is the one of DESIGN *Phases*; the numbers are those that the kernel side sees. */
+/* The order is the one of docs/phases.md; the numbers are those that the kernel side sees. */
 enum intercept_phase {
 	INTERCEPT_OBSERVE,  /* agent down: open */
 	INTERCEPT_MIRROR,   /* agent down: closed for the grace, then open */

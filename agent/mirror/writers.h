@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who else is connected to the origin. Writes of clients that no agent carries do not reach the target, so a
- * cutover asks first (decision 18). Each node knows only its own connections: all are asked, those of
+ * cutover asks first. Each node knows only its own connections: all are asked, those of
  * system.peers included.
  */
 #pragma once

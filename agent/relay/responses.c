@@ -90,7 +90,7 @@ void session_unmirrored(struct session *s, struct inflight *e)
 	e->unmirrored = MIRRORABLE;
 }
 
-/* Decision 2: applied, refused, or unknown. */
+/* Applied, refused, or unknown. */
 static void write_answered(struct session *s, struct answer *a, struct span body)
 {
 	struct inflight *e = a->e;
