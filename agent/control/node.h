@@ -36,7 +36,6 @@ struct node {
 	struct service *service; /* NULL = no migration service is configured */
 	struct addr *learned;   /* nodes of the origin found by the last look, for the main loop to watch */
 	unsigned learned_count;
-	uint64_t kernel_seen[3]; /* totals already counted */
 };
 
 /* answers.c: the admin socket's commands and the health questions. */

@@ -28,10 +28,3 @@ struct mirror {
 };
 
 extern const struct tap_ops mirror_tap;
-
-/* Forgets what stands against a cutover (`--force` has put it on record): resets nothing in the metrics. */
-struct mirror_debts {
-	uint64_t lwt, counter, list, function, unclassified, unknown_outcome, shed, dead, bypass;
-};
-/* What was applied on the primary and never mirrored, since the agent started. */
-void mirror_debts(struct mirror_debts *ret);

@@ -232,21 +232,6 @@ void tap_go_on(struct worker *w)
 	}
 }
 
-void mirror_debts(struct mirror_debts *ret)
-{
-	*ret = (struct mirror_debts){
-		.lwt = metrics_total(METRIC_UNMIRRORED_LWT),
-		.counter = metrics_total(METRIC_UNMIRRORED_COUNTER),
-		.list = metrics_total(METRIC_UNMIRRORED_LIST),
-		.function = metrics_total(METRIC_UNMIRRORED_FUNCTION),
-		.unclassified = metrics_total(METRIC_UNMIRRORED_UNCLASSIFIED),
-		.unknown_outcome = metrics_total(METRIC_UNMIRRORED_UNKNOWN_OUTCOME),
-		.shed = metrics_total(METRIC_UNMIRRORED_SHED),
-		.dead = metrics_total(METRIC_UNMIRRORED_DEAD),
-		.bypass = metrics_total(METRIC_UNMIRRORED_BYPASS),
-	};
-}
-
 #define PREPARE_AT_ONCE 256
 
 struct missing {

@@ -126,7 +126,6 @@ static bool send_register(struct upstream *u)
 	} else {
 		send_body(u, OP_REGISTER, &s->reg);
 	}
-	u->events = true;
 	return true;
 }
 

@@ -48,7 +48,6 @@ struct upstream {
 	bool conn_live;      /* conn is initialised and not yet reported closed */
 	bool discard;        /* the body that is passing is dropped */
 	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
-	bool events;         /* REGISTER was sent on it */
 	bool blocked;        /* bytes in `in` wait for the end of the other side's answer */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
 	int16_t passing_stream;

@@ -82,7 +82,7 @@ void upstream_close(struct upstream *u)
 	u->in_large = (struct assembly){0};
 	u->passing = 0;
 	u->segments = false;
-	u->events = u->blocked = false;
+	u->blocked = false;
 }
 
 /* Everything that waits for an answer from this side gets an error; used for the side that is not primary. */
