@@ -45,6 +45,7 @@ enum config_agent_down {
 };
 
 enum config_acceleration { ACCELERATION_AUTO, ACCELERATION_ON, ACCELERATION_OFF };
+enum config_sync { CONFIG_SYNC_MEMORY, CONFIG_SYNC_NONE, CONFIG_SYNC_INTERVAL, CONFIG_SYNC_COMMIT };
 enum config_mirror_policy { MIRROR_POLICY_BLOCK, MIRROR_POLICY_SHED };
 enum config_auth_mode { AUTH_PASSTHROUGH, AUTH_CONFIGURED };
 enum config_auth_client { AUTH_CLIENT_MATCH, AUTH_CLIENT_ANY };
@@ -105,6 +106,11 @@ struct config {
 		int mirror_policy; /* enum config_mirror_policy */
 		uint32_t retain_millis, hold_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
 	} limits;
+	struct {
+		int sync; /* enum config_sync */
+		uint32_t sync_millis;
+		bool strict_holds;
+	} journal;
 	struct {
 		int mode, client; /* enum config_auth_mode, config_auth_client */
 	} auth;

@@ -23,6 +23,11 @@ static const struct config_name down_finish_names[] = {
     {"target", AGENT_DOWN_TARGET}, {"closed", AGENT_DOWN_CLOSED}, {NULL, 0}};
 static const struct config_name policy_names[] = {
     {"block", MIRROR_POLICY_BLOCK}, {"shed", MIRROR_POLICY_SHED}, {NULL, 0}};
+static const struct config_name sync_names[] = {{"memory", CONFIG_SYNC_MEMORY},
+						{"none", CONFIG_SYNC_NONE},
+						{"interval", CONFIG_SYNC_INTERVAL},
+						{"commit", CONFIG_SYNC_COMMIT},
+						{NULL, 0}};
 static const struct config_name auth_mode_names[] = {
     {"passthrough", AUTH_PASSTHROUGH}, {"configured", AUTH_CONFIGURED}, {NULL, 0}};
 static const struct config_name auth_client_names[] = {
@@ -315,8 +320,8 @@ const struct config_key config_keys[] = {
 	   "The same for one session; 32768 is what the protocol's stream ids allow"),
     BYTES("limits.frameBytes", limits.frame_bytes, "256MiB", 4096, 256 * MIB,
 	  "Largest request body; 256MiB is the protocol's own limit"),
-    BYTES("limits.mirrorBytes", limits.mirror_bytes, "256MiB", MIB, 1024 * GIB,
-	  "Budget of the backlog: writes that the target has not confirmed"),
+    BYTES("limits.mirrorBytes", limits.mirror_bytes, "1GiB", MIB, 1024 * GIB,
+	  "Budget of the journal on disk: writes that the target has not confirmed, or only just"),
     ENUM("limits.mirrorPolicy", limits.mirror_policy, "block", policy_names,
 	 "When the budget is spent: block = writers wait, shed = the write is not mirrored and on record"),
     NUMBER("limits.retainMillis", limits.retain_millis, "15000", 0, 600000,
@@ -331,6 +336,13 @@ const struct config_key config_keys[] = {
 	   "Longest wait for a connection to a cluster"),
     NUMBER("limits.stopMillis", limits.stop_millis, "10000", 0, 600000,
 	   "Longest wait at a graceful stop for requests in flight"),
+
+    ENUM("journal.sync", journal.sync, "interval", sync_names,
+	 "When the journal survives a crash of the node (of the agent it always does): commit = before the origin sees a write, "
+	 "interval = every journal.syncMillis, none = as the kernel likes; memory = the journal is not on disk at all"),
+    NUMBER("journal.syncMillis", journal.sync_millis, "500", 10, 60000, "With interval: how often"),
+    BOOL("journal.strictHolds", journal.strict_holds, "false",
+	 "Every UPDATE, DELETE, BATCH and TRUNCATE waits while its table is on hold, not only what a load could undo"),
 
     ENUM("auth.mode", auth.mode, "passthrough", auth_mode_names,
 	 "passthrough = the client's own handshake with the origin; configured = origin.username for every "

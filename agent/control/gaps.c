@@ -310,7 +310,8 @@ static void answer_gaps(struct admin_reply *reply, const json_t *request, void *
 
 int gaps_start(struct node *n, struct error *error)
 {
-	struct ledger_options o = {.directory = n->config->state.directory, .now_us = clock_wall_us()};
+	struct ledger_options o = {.directory = n->config->state.directory, .now_us = clock_wall_us(),
+				   .synced_us = n->recovered.node_restarted ? n->recovered.synced_us : 0};
 	struct ledger_opened opened = {0};
 	struct gaps *g = calloc(1, sizeof(*g));
 	int r;

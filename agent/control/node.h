@@ -11,6 +11,7 @@
 #include "intercept/intercept.h"
 #include "migrate/service.h"
 #include "mirror/mirror.h"
+#include "mirror/recovery.h"
 #include "relay/relay.h"
 
 struct node {
@@ -28,6 +29,7 @@ struct node {
 	struct metrics *metrics; /* of the main thread */
 	struct relay relay;
 	struct mirror mirror;
+	struct recovery_found recovered;
 	struct phases *phases;
 	struct intercept *intercept;
 	struct admin *admin;

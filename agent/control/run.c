@@ -149,6 +149,8 @@ static void on_second(uv_timer_t *timer)
 	if (n->intercept && n->serving)
 		steer_tick(n);
 	gaps_tick(n);
+	metric_set(n->metrics, METRIC_JOURNAL_WRITTEN, atomic_load(&n->mirror.journals.written));
+	metric_set(n->metrics, METRIC_JOURNAL_HELD, atomic_load(&n->mirror.journals.held));
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
 	if (++n->seconds % KEEP_SECONDS == 0 && !n->keep_running) {
 		n->keep_running = true;
@@ -239,6 +241,26 @@ static int start_migration_service(struct node *n, struct error *error)
 	return c->migration.service_host[0] ? service_start(&n->loop, &o, &hooks, &n->service, error) : 0;
 }
 
+static int open_mirror(struct node *n, struct error *error)
+{
+	static const enum journal_sync syncs[] = {[CONFIG_SYNC_MEMORY] = JOURNAL_MEMORY, [CONFIG_SYNC_NONE] = JOURNAL_SYNC_NONE,
+						  [CONFIG_SYNC_INTERVAL] = JOURNAL_SYNC_INTERVAL,
+						  [CONFIG_SYNC_COMMIT] = JOURNAL_SYNC_COMMIT};
+	const struct config *c = n->config;
+	struct mirror_options o = {.budget = c->limits.mirror_bytes, .retain_ms = c->limits.retain_millis,
+				   .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
+				   .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency},
+				   .sync = syncs[c->journal.sync], .sync_ms = c->journal.sync_millis,
+				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
+	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);
+
+	if (r == 0) {
+		metric_set(n->metrics, METRIC_JOURNAL_RECOVERED_BYTES, n->recovered.bytes);
+		metric_set(n->metrics, METRIC_JOURNAL_RECOVERY_US, n->recovered.nanoseconds / 1000);
+	}
+	return r;
+}
+
 static int start(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
@@ -248,10 +270,6 @@ static int start(struct node *n, struct error *error)
 
 	if (r < 0)
 		return r;
-	n->mirror = (struct mirror){.relay = &n->relay, .budget = c->limits.mirror_bytes,
-				    .retain_ns = (uint64_t)c->limits.retain_millis * 1000000u,
-				    .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
-				    .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency}};
 	if (c->intercept.enabled) {
 		r = steer_open(n, error);
 		if (r < 0)
@@ -259,6 +277,8 @@ static int start(struct node *n, struct error *error)
 	}
 	/* The admin socket's lock says first of all whether another agent lives here. */
 	r = start_services(n, error);
+	if (r == 0)
+		r = open_mirror(n, error);
 	if (r == 0)
 		r = gaps_start(n, error);
 	phase.ledger = gaps_ledger(n);
@@ -336,6 +356,7 @@ int agent_run(const struct config *config, struct error *error)
 		;
 	bool busy = uv_loop_close(&n->loop) < 0; /* a look-up of a name cannot be called off, and tells the loop when it ends */
 	relay_done(&n->relay);
+	mirror_close(&n->mirror);
 	metrics_unregister(n->metrics);
 	free(n->metrics);
 	free(n->learned);

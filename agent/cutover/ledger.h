@@ -45,6 +45,7 @@ struct ledger_options {
 	size_t limit;          /* bytes of one file; 0 = LEDGER_LIMIT */
 	const char *boot;      /* the node's boot id; NULL = as the kernel says */
 	int64_t now_us;
+	int64_t synced_us;     /* what the mirror's journal holds since then may be missing, after a restart of the node; 0 = nothing is */
 };
 
 struct ledger_opened {

@@ -23,7 +23,7 @@ static void go_on(struct worker *w, void *context)
 	tap_go_on(w);
 }
 
-struct barrier *barrier_raise(struct worker *w)
+struct barrier *barrier_raise(struct worker *w, uint64_t ticket)
 {
 	struct relay *r = w->relay;
 	struct barrier *b = calloc(1, sizeof(*b));
@@ -33,7 +33,7 @@ struct barrier *barrier_raise(struct worker *w)
 	atomic_store(&b->references, r->worker_count);
 	atomic_store(&b->unreached, r->worker_count - 1);
 	b->owner = w;
-	b->ticket = atomic_fetch_add(&((struct tap *)w->tap)->mirror->barriers, 1);
+	b->ticket = ticket;
 	for (unsigned i = 0; i < r->worker_count; i++)
 		if (r->workers[i] != w && worker_post(r->workers[i], set_mark, b) < 0)
 			abort(); /* a worker without its mark would let later writes overtake the statement */

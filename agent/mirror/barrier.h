@@ -29,8 +29,8 @@ struct barrier {
 	struct worker *owner;
 };
 
-/* A barrier owned by `w`, with a mark on its way to every other worker. NULL = out of memory. */
-struct barrier *barrier_raise(struct worker *w);
+/* A barrier owned by `w` (`ticket`: drawn from mirror->barriers), with a mark on its way to every other worker. NULL = out of memory. */
+struct barrier *barrier_raise(struct worker *w, uint64_t ticket);
 /* The owner's statement is through (or will never be): everybody goes on. Gives the owner's reference back. */
 void barrier_lower(struct barrier *b);
 /* A worker's dispatch stands at its mark. */

@@ -8,13 +8,18 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
+#include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/missing.h"
+#include "mirror/recovery.h"
+#include "mirror/tap.h"
 #include "mirror/target.h"
 
 #define DISPATCH_MAGIC 0xD15BA7C4u
 #define TICK_MS 20
 #define TICK_IDLE_MS 250
+#define RECLAIM_NS (100u * 1000000ull)
+#define RESCAN_NS (1000u * 1000000ull)
 #define BACKOFF_FIRST_NS (50u * 1000000ull)
 #define BACKOFF_MAX_NS (5000u * 1000000ull)
 /* A schema that has not reached this node yet looks like a wrong statement; so long it is given time. */
@@ -22,21 +27,42 @@
 
 static void on_tick(uv_timer_t *timer);
 
-void dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, struct journal *j, enum side side)
+int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum side side, struct error *error)
 {
 	memset(d, 0, sizeof(*d));
 	d->magic = DISPATCH_MAGIC;
 	d->mirror = m;
 	d->worker = w;
-	d->journal = j;
 	d->side = side;
+	d->ailing = ailing_new();
+	if (!d->ailing)
+		return error_set(error, -ENOMEM, "out of memory");
+	if (w->index == 0) {
+		d->recovered = recovery_take(m->recovery, side);
+		metric_add(w->metrics, METRIC_MIRROR_BACKLOG, d->recovered ? journal_open_entries(d->recovered) : 0);
+	}
 	uv_timer_init(&w->loop, &d->timer);
 	d->timer.data = d;
+	d->journal = journal_new(&m->journals, w->index, side);
+	return d->journal ? 0 : error_set(error, -ENOMEM, "out of memory");
+}
+
+void dispatch_done(struct dispatch *d)
+{
+	journal_free(d->journal);
+	journal_free(d->recovered);
+	ailing_free(d->ailing);
+}
+
+bool dispatch_idle(const struct dispatch *d)
+{
+	return d->queued == 0 && d->waiting == 0 && d->flying == 0 && !d->fences && journal_waiting(d->journal) == 0 &&
+	       journal_left(d->journal) == 0 && (!d->recovered || journal_open_entries(d->recovered) == 0);
 }
 
 static void wind(struct dispatch *d)
 {
-	unsigned ms = d->delayed || d->parked || d->queued ? TICK_MS : TICK_IDLE_MS;
+	unsigned ms = dispatch_idle(d) ? TICK_IDLE_MS : TICK_MS;
 
 	if (!uv_is_closing((uv_handle_t *)&d->timer))
 		uv_timer_start(&d->timer, on_tick, ms, 0);
@@ -47,6 +73,8 @@ void dispatch_switch(struct dispatch *d, bool on)
 	const struct cluster *c = &d->mirror->relay->options.cluster[d->side];
 
 	d->on = on;
+	/* What an earlier life left for a side that nothing is mirrored to any more has to get there all the same. */
+	on |= d->recovered != NULL;
 	for (unsigned i = 0; on && d->target_count < c->node_count && d->target_count < DISPATCH_TARGETS; i++) {
 		/* Workers begin at different nodes. */
 		struct target *t = target_new(d, (d->worker->index + d->target_count) % c->node_count);
@@ -59,103 +87,91 @@ void dispatch_switch(struct dispatch *d, bool on)
 	wind(d);
 }
 
-static void settle(struct dispatch *d)
+static void go_on(struct worker *w, void *context)
 {
-	if (d->settled)
-		d->settled(d);
+	(void)context;
+	tap_go_on(w);
 }
 
-static void release(struct dispatch *d, struct record *r)
+static void barrier_ended(struct dispatch *d, struct record *r)
 {
-	prepared_release(r->slot);
-	journal_release(d->journal, r);
-	metric_set(d->worker->metrics, METRIC_MIRROR_BACKLOG_BYTES, journal_bytes(d->journal));
-}
+	struct relay *relay = d->worker->relay;
 
-static void finish(struct dispatch *d, struct record *r)
-{
-	if (r->kind != RECORD_MARK)
-		metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
-	if (r->kind == RECORD_BARRIER) {
-		d->fenced = false;
+	d->fenced = false;
+	d->barriers--;
+	if (r->barrier)
 		barrier_lower(r->barrier);
-	}
-	release(d, r);
+	else if (atomic_fetch_sub(&d->mirror->recovered_barriers, 1) == 1)
+		for (unsigned i = 0; i < relay->worker_count; i++)
+			worker_post(relay->workers[i], go_on, NULL);
+	r->barrier = NULL;
+}
+
+/* The record's way has ended. `applied`: the other cluster has confirmed it. */
+static void finish(struct dispatch *d, struct record *r, bool applied)
+{
+	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+	if (r->kind == RECORD_BARRIER)
+		barrier_ended(d, r);
+	prepared_release(r->slot);
+	if (applied && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS))
+		journal_applied(r, d->worker->turn_ns);
+	else
+		journal_done(r);
 	if (d->space)
 		d->space(d);
 }
 
-/* ---- records that outlive their answer */
-
-static struct record *retained_pop(struct dispatch *d)
+void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause)
 {
-	struct record *r = d->retained;
+	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME};
 
-	d->retained = r->next;
-	if (!d->retained)
-		d->retained_tail = NULL;
-	return r;
+	if (cause == GAP_DEAD)
+		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
+	metric_add(d->worker->metrics, metric[cause], 1);
+	missing_note(d->worker, r, cause);
+	finish(d, r, false);
 }
 
-static void retained_drop_all(struct dispatch *d)
+static void mark_over(struct dispatch *d, struct record *r)
 {
-	while (d->retained)
-		release(d, retained_pop(d));
+	barrier_put(r->barrier);
+	journal_mark_free(d->journal, r);
 }
 
-static void retain(struct dispatch *d, struct record *r)
-{
-	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
-	r->retry_ns = d->worker->turn_ns;
-	r->next = NULL;
-	if (d->retained_tail)
-		d->retained_tail->next = r;
-	else
-		d->retained = r;
-	d->retained_tail = r;
-}
-
-static void retained_expire(struct dispatch *d, uint64_t now)
-{
-	bool some = false;
-
-	while (d->retained && now - d->retained->retry_ns > d->mirror->retain_ns) {
-		release(d, retained_pop(d));
-		some = true;
-	}
-	if (some && d->space)
-		d->space(d);
-}
+/* ---- what was confirmed and may be forgotten */
 
 bool dispatch_shrink(struct dispatch *d)
 {
-	size_t before = journal_bytes(d->journal);
-
-	if (!d->retained)
-		return false;
-	while (d->retained && journal_bytes(d->journal) == before)
-		release(d, retained_pop(d));
-	return true;
+	return (d->recovered && journal_shrink(d->recovered)) || journal_shrink(d->journal);
 }
 
 void dispatch_repeat(struct dispatch *d)
 {
-	unsigned count = 0;
+	uint32_t count = journal_repeat(d->journal) + (d->recovered ? journal_repeat(d->recovered) : 0);
 
-	while (d->retained) {
-		dispatch_push(d, retained_pop(d));
-		count++;
-	}
-	if (count)
-		log_info("mirror", "%u writes that the %s had confirmed before its node was lost are sent again", count,
-			 side_name(d->side));
+	if (!count)
+		return;
+	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, count);
+	log_info("mirror", "%u writes that the %s had confirmed before its node was lost are sent again", count, side_name(d->side));
+	wind(d);
 }
+
+/* What came before a TRUNCATE must never be sent behind it. */
+static void forget(struct dispatch *d)
+{
+	journal_forget(d->journal);
+	if (d->recovered)
+		journal_forget(d->recovered);
+}
+
+/* ---- the queue */
 
 /* In the order of tickets: before the first barrier or mark with a later one. False: there is none, it goes to the end. */
 static bool insert_fence(struct dispatch *d, struct record *r)
 {
 	for (struct record **at = &d->head; *at; at = &(*at)->next) {
-		if ((*at)->kind == RECORD_WRITE || (*at)->barrier->ticket < r->barrier->ticket)
+		if (!(*at)->barrier || (*at)->barrier->ticket < r->barrier->ticket)
 			continue;
 		r->next = *at;
 		*at = r;
@@ -164,10 +180,11 @@ static bool insert_fence(struct dispatch *d, struct record *r)
 	return false;
 }
 
-void dispatch_push(struct dispatch *d, struct record *r)
+void dispatch_enqueue(struct dispatch *d, struct record *r)
 {
 	r->next = NULL;
-	if (r->kind == RECORD_WRITE || !insert_fence(d, r)) {
+	/* A barrier of an earlier life has no ticket of this one; nothing else is in the queue with it. */
+	if (!r->barrier || !insert_fence(d, r)) {
 		if (d->tail)
 			d->tail->next = r;
 		else
@@ -175,8 +192,24 @@ void dispatch_push(struct dispatch *d, struct record *r)
 		d->tail = r;
 	}
 	d->queued++;
-	if (r->kind != RECORD_MARK)
+	if (r->kind == RECORD_BARRIER)
+		d->barriers++;
+}
+
+void dispatch_push(struct dispatch *d, struct record *r)
+{
+	if (r->kind == RECORD_MARK)
+		r->at = journal_roll(d->journal);
+	else
 		metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+	if (backlog_flows(d, r)) {
+		dispatch_enqueue(d, r);
+	} else if (r->kind != RECORD_WRITE) {
+		backlog_fence(d, r);
+	} else {
+		prepared_release(r->slot);
+		journal_spill(r);
+	}
 }
 
 static void push_front(struct dispatch *d, struct record *r)
@@ -205,17 +238,15 @@ static void dead(struct dispatch *d, struct record *r, int32_t code)
 	/* One line a second: a lost table would fill the disk with them. */
 	d->dead_untold++;
 	if (d->worker->turn_ns - d->dead_told_ns > 1000000000u) {
-		log_error("mirror", "%u writes, the last one to %s.%s, were refused by the %s for good (error 0x%04X after %u attempts); they "
-				    "are on the other side only. See cqlferry_unmirrored_total{cause=\"dead_letter\"}",
-			  d->dead_untold, r->keyspace[0] ? r->keyspace : "?", r->table[0] ? r->table : "?", side_name(d->side),
-			  (unsigned)code, r->attempts);
+		char table[2 * CQL_NAME_MAX + 4];
+
+		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
+				    "are on the other side only. See cqlferry gaps",
+			  d->dead_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
 		d->dead_told_ns = d->worker->turn_ns;
 		d->dead_untold = 0;
 	}
-	metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
-	metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
-	missing_note(d->worker, r, GAP_DEAD);
-	finish(d, r);
+	dispatch_give_up(d, r, GAP_DEAD);
 }
 
 static void delay(struct dispatch *d, struct record *r, int32_t code)
@@ -250,42 +281,46 @@ void dispatch_applied(struct dispatch *d, struct record *r)
 	d->flying--;
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
-	if (r->kind == RECORD_WRITE && d->mirror->retain_ns) {
-		retain(d, r);
-		/* It makes room as soon as room is wanted: whoever waits may try. */
-		if (d->space)
-			d->space(d);
-	} else {
-		finish(d, r);
-	}
-	if (dispatch_idle(d))
-		settle(d);
+	ailing_well(d->ailing, r->cell);
+	finish(d, r, true);
+	if (dispatch_idle(d) && d->settled)
+		d->settled(d);
+}
+
+/* A counter's update that may have been applied must not be sent again. */
+static bool spent(const struct record *r, int32_t code)
+{
+	return r->entry == ENTRY_COUNT && error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
 }
 
 void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 {
 	d->flying--;
-	/* The connection is gone: the record goes first when there is one again. Replaying it is harmless. */
-	if (code < 0 && !permanent(code)) {
+	if (spent(r, code)) {
+		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
+	} else if (code < 0 && !permanent(code)) {
+		/* The connection is gone: the record goes first when there is one again. Replaying it is harmless. */
 		if (r->kind == RECORD_BARRIER)
 			d->fenced = false;
 		push_front(d, r);
 		wind(d);
 		return;
-	}
-	/* What is there already is what was wanted: a barrier that was sent twice, or a schema made by hand. */
-	if (code == CQL_ALREADY_EXISTS) {
+	} else if (code == CQL_ALREADY_EXISTS) {
+		/* What is there already is what was wanted: a barrier that was sent twice, or a schema made by hand. */
 		d->flying++;
 		dispatch_applied(d, r);
 		return;
-	}
-	if (permanent(code) && r->attempts >= PERMANENT_ATTEMPTS) {
+	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
+		ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
 		dead(d, r, code);
-		if (dispatch_idle(d))
-			settle(d);
+	} else {
+		if (permanent(code))
+			ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
+		delay(d, r, code);
 		return;
 	}
-	delay(d, r, code);
+	if (dispatch_idle(d) && d->settled)
+		d->settled(d);
 }
 
 void dispatch_park(struct dispatch *d, struct record *r)
@@ -361,8 +396,7 @@ static bool fence(struct dispatch *d, struct record *r)
 		if (!atomic_load(&b->over)) {
 			if (!r->attempts && clear_before_head(d)) {
 				r->attempts = 1;
-				/* What came before a TRUNCATE must never be sent behind it. */
-				retained_drop_all(d);
+				forget(d);
 				barrier_reached(b);
 			}
 			return false;
@@ -370,64 +404,74 @@ static bool fence(struct dispatch *d, struct record *r)
 		/* Over before it was reached here: the statement failed on the primary. */
 		if (!r->attempts)
 			barrier_reached(b);
-		barrier_put(b);
-		r->barrier = NULL;
-		finish(d, pop(d));
-		if (dispatch_idle(d))
-			settle(d);
+		mark_over(d, pop(d));
+		if (dispatch_idle(d) && d->settled)
+			d->settled(d);
 		return true;
 	}
-	return clear_before_head(d) && atomic_load(&b->unreached) == 0;
+	return clear_before_head(d) && (!b || atomic_load(&b->unreached) == 0);
+}
+
+/* Sends the head, or hands it to the row sync. False: not now. */
+static bool send_head(struct dispatch *d, struct record *r)
+{
+	struct prepared *missing;
+	struct target *t = choose(d);
+	int e;
+
+	if (!t)
+		return false;
+	e = target_send(t, r, &missing);
+	if (e == -EINPROGRESS && missing) {
+		if (target_prepare(t, missing) < 0)
+			return false;
+		d->flying++;
+		dispatch_park(d, pop(d));
+		return true;
+	}
+	if (e == -EAGAIN)
+		return false;
+	pop(d);
+	d->flying++;
+	if (e < 0) {
+		r->attempts = PERMANENT_ATTEMPTS;
+		dispatch_failed(d, r, e == -EINPROGRESS ? -ENOENT : e);
+		return true;
+	}
+	if (r->entry == ENTRY_COUNT)
+		journal_sent(r);
+	if (r->kind == RECORD_BARRIER) {
+		d->fenced = true;
+		forget(d);
+	}
+	d->next_target++;
+	return true;
 }
 
 void dispatch_pump(struct dispatch *d)
 {
+	backlog_refill(d);
 	while (d->head) {
 		struct record *r = d->head;
-		struct prepared *missing;
-		struct target *t;
-		int e;
 
 		if (d->fenced && r->kind == RECORD_WRITE)
 			return;
 		if (r->kind == RECORD_MARK) {
 			if (!fence(d, r))
 				return;
-			continue;
-		}
-		if (r->kind == RECORD_BARRIER && (d->fenced || !fence(d, r)))
+		} else if (r->kind == RECORD_BARRIER && (d->fenced || !fence(d, r))) {
 			return;
-		t = choose(d);
-		if (!t)
+		} else if (!send_head(d, r)) {
 			return;
-		e = target_send(t, r, &missing);
-		if (e == -EINPROGRESS && missing) {
-			if (target_prepare(t, missing) < 0)
-				return;
-			d->flying++;
-			dispatch_park(d, pop(d));
-			continue;
 		}
-		if (e == -EAGAIN)
-			return;
-		pop(d);
-		d->flying++;
-		if (e < 0) {
-			r->attempts = PERMANENT_ATTEMPTS;
-			dispatch_failed(d, r, e == -EINPROGRESS ? -ENOENT : e);
-			continue;
-		}
-		if (r->kind == RECORD_BARRIER) {
-			d->fenced = true;
-			retained_drop_all(d);
-		}
-		d->next_target++;
+		if (!d->head)
+			backlog_refill(d);
 	}
 }
 
 void dispatch_flush(struct dispatch *d)
 {
-	if (d->head)
+	if (d->head || journal_waiting(d->journal))
 		dispatch_pump(d);
 	for (unsigned i = 0; i < d->target_count; i++)
 		target_flush(d->targets[i]);
@@ -452,6 +496,35 @@ static void retry_due(struct dispatch *d, uint64_t now)
 	}
 }
 
+/* Space comes back, and what was held is looked at again. */
+static void housekeep(struct dispatch *d, uint64_t now)
+{
+	const struct journals *all = &d->mirror->journals;
+
+	if (now - d->reclaimed_ns > RECLAIM_NS) {
+		d->reclaimed_ns = now;
+		journal_reclaim(d->journal, now);
+		/* Another worker's writes must not wait for what is kept here only as a precaution. */
+		if (atomic_load(&all->held) > all->budget / 8 * 7)
+			dispatch_shrink(d);
+		if (d->recovered) {
+			journal_reclaim(d->recovered, now);
+			if (!journal_files(d->recovered)) {
+				journal_free(d->recovered);
+				d->recovered = NULL;
+			}
+		}
+		if (d->space)
+			d->space(d);
+		metric_set(d->worker->metrics, d->side == TARGET ? METRIC_MIRROR_BACKLOG_BYTES : METRIC_MIRROR_REVERSE_BYTES,
+			   journal_bytes(d->journal) + (d->recovered ? journal_bytes(d->recovered) : 0));
+	}
+	if (now - d->rescanned_ns > RESCAN_NS) {
+		d->rescanned_ns = now;
+		backlog_rescan(d);
+	}
+}
+
 static void on_tick(uv_timer_t *timer)
 {
 	struct dispatch *d = timer->data;
@@ -459,10 +532,11 @@ static void on_tick(uv_timer_t *timer)
 
 	MAGIC_CHECK(d, DISPATCH_MAGIC);
 	d->worker->turn_ns = now;
-	retained_expire(d, now);
-	if (!d->on && dispatch_idle(d) && !d->retained) {
+	housekeep(d, now);
+	if (!d->on && dispatch_idle(d)) {
 		while (d->target_count)
 			target_free(d->targets[--d->target_count]);
+		wind(d);
 		return;
 	}
 	for (unsigned i = 0; i < d->target_count; i++)
@@ -473,7 +547,8 @@ static void on_tick(uv_timer_t *timer)
 	wind(d);
 }
 
-static void drop_list(struct dispatch *d, struct record *list)
+/* The handles end; the entries stay, where there is a disk. */
+static void drop_list(struct dispatch *d, struct record *list, bool keep)
 {
 	struct record *next;
 
@@ -482,33 +557,56 @@ static void drop_list(struct dispatch *d, struct record *list)
 		if (list->kind == RECORD_MARK) {
 			if (!list->attempts)
 				barrier_reached(list->barrier);
-			barrier_put(list->barrier);
-			list->barrier = NULL;
-		} else {
+			mark_over(d, list);
+			continue;
+		}
+		if (list->barrier)
+			barrier_lower(list->barrier);
+		list->barrier = NULL;
+		if (!keep) {
 			metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
 			missing_note(d->worker, list, GAP_UNDELIVERED);
 		}
-		finish(d, list);
+		prepared_release(list->slot);
+		if (keep)
+			journal_spill(list);
+		else
+			journal_done(list);
 	}
+}
+
+static enum journal_take lose(void *context, struct record *r)
+{
+	struct dispatch *d = context;
+
+	metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
+	missing_note(d->worker, r, GAP_UNDELIVERED);
+	journal_done(r);
+	return JOURNAL_TAKE;
 }
 
 void dispatch_close(struct dispatch *d)
 {
+	bool keep = d->mirror->journals.directory >= 0;
 	uint32_t left;
 
 	d->space = NULL;
 	d->settled = NULL;
 	while (d->target_count)
 		target_free(d->targets[--d->target_count]);
-	left = d->queued + d->waiting;
-	if (left)
-		log_error("mirror", "%u acknowledged writes were not delivered to the %s before the agent ended", left,
-			  side_name(d->side));
-	drop_list(d, d->head);
-	drop_list(d, d->delayed);
-	drop_list(d, d->parked);
-	retained_drop_all(d);
-	d->head = d->tail = d->delayed = d->parked = NULL;
+	drop_list(d, d->head, keep);
+	drop_list(d, d->delayed, keep);
+	drop_list(d, d->parked, keep);
+	drop_list(d, d->fences, keep);
+	d->head = d->tail = d->delayed = d->parked = d->fences = NULL;
 	d->queued = d->waiting = 0;
+	journal_rescan(d->journal);
+	left = journal_waiting(d->journal);
+	if (left && keep)
+		log_info("mirror", "%u acknowledged writes for the %s wait in the journal for the next start", left, side_name(d->side));
+	else if (left)
+		log_error("mirror", "%u acknowledged writes were not delivered to the %s before the agent ended", left, side_name(d->side));
+	if (!keep)
+		journal_refill(d->journal, UINT64_MAX, lose, d);
 	uv_close((uv_handle_t *)&d->timer, NULL);
 }

@@ -4,15 +4,17 @@
  *
  *                     ┌────────────── retry after back-off ◀─ delayed ◀─ transient error
  *                     ▼                                                      │
- *   dispatch_push ─▶ queue ─▶ pump ─▶ target (stream ids) ─▶ answer ─────────┼─▶ applied: released
- *                     ▲         └▶ parked: its statement is being prepared   └─▶ permanent error: dead letter
- *                     └──────────────── prepared ◀──────────┘
+ *   dispatch_push ─▶ queue ─▶ pump ─▶ target (stream ids) ─▶ answer ─────────┼─▶ confirmed: the journal keeps it for a while
+ *        │            ▲  ▲     └▶ parked: its statement is being prepared    └─▶ permanent error: dead letter
+ *        │            │  └──────────── prepared ◀──────────┘
+ *        └▶ journal ──┘ refill (backlog.c)
  *
- * An answer is not durability: a killed node forgets what its commit log had not yet synced. Records therefore outlive the answer
- * by `retain_ns`, and are sent again when a node comes back. When the journal's budget is short they go first.
+ * Memory is bounded by DISPATCH_LIVE records; what comes beyond that waits in the journal, and as soon as something waits there all
+ * that follows does, so that nothing overtakes it for long. An answer is not durability: a killed node forgets what its commit log
+ * had not yet synced, so the journal keeps what was confirmed for a while, and it is sent again when a node comes back.
  *
  * Records go out in order and may overtake each other: with one timestamp on both clusters order does not matter. Where it does (DDL,
- * TRUNCATE) the record is a barrier: see barrier.h.
+ * TRUNCATE) the record is a barrier: see barrier.h. What an earlier life of the agent left behind comes first: see recovery.h.
  */
 #pragma once
 #include "mirror/journal.h"
@@ -21,6 +23,7 @@
 
 #define DISPATCH_TARGETS 4   /* connections of one worker to one cluster */
 #define DISPATCH_WINDOW 1024 /* records in flight on one connection */
+#define DISPATCH_LIVE 8192   /* records in memory of one worker for one cluster, those in flight not counted */
 
 struct target;
 
@@ -29,29 +32,34 @@ struct dispatch {
 	struct mirror *mirror;
 	struct worker *worker;
 	struct journal *journal;
+	struct journal *recovered;      /* of an earlier life; NULL = nothing of it is left */
 	enum side side;                 /* the cluster that the records go to */
 	bool on;                        /* connections are wanted */
-	bool settling;                  /* dispatch_settled() runs */
 	struct record *head, *tail;     /* queue */
 	struct record *delayed, *parked;
-	struct record *retained, *retained_tail; /* applied, oldest first */
-	uint32_t queued, waiting, flying; /* in queue; delayed + parked; sent */
+	struct record *fences;          /* marks and barriers before which something waits in the journal (backlog.c) */
+	uint32_t queued, waiting, flying; /* in queue; delayed + parked; sent, or in row sync */
 	uint32_t delayed_blocking;      /* delayed for a reason that a barrier must wait for */
+	uint32_t barriers;              /* of our own: in the queue, delayed, or on their way */
 	struct target *targets[DISPATCH_TARGETS];
 	unsigned target_count, next_target;
 	unsigned dead_untold;           /* dead letters since the last log line */
-	uint64_t dead_told_ns;
+	uint64_t dead_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
-	uv_timer_t timer;               /* delayed records, reconnects */
+	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
+	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
 	void (*space)(struct dispatch *d);
 };
 
-void dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, struct journal *j, enum side side);
+/* 0, or −errno with the reason. */
+int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum side side, struct error *error);
 /* Connections come up or go down (when nothing is left to send). */
 void dispatch_switch(struct dispatch *d, bool on);
-/* Closes everything; undelivered records are dropped and counted as dead. */
+/* Closes everything. What is undelivered waits on disk for the next life; without a disk it goes on the gap ledger. */
 void dispatch_close(struct dispatch *d);
+/* After the loop has ended. */
+void dispatch_done(struct dispatch *d);
 
 /* Takes the record. */
 void dispatch_push(struct dispatch *d, struct record *r);
@@ -63,12 +71,9 @@ bool dispatch_up(struct dispatch *d);
 /* Prepares a statement on one of the cluster's nodes, ahead of its use. */
 void dispatch_prepare(struct dispatch *d, struct prepared *p);
 
-static inline bool dispatch_idle(const struct dispatch *d)
-{
-	return d->queued == 0 && d->waiting == 0 && d->flying == 0;
-}
-
-/* Gives up the oldest retained records until some of the journal is free again. False: there were none. */
+/* Nothing is on its way, and nothing waits. */
+bool dispatch_idle(const struct dispatch *d);
+/* The journal lacks space: what is kept only as a precaution goes. False: there is none. */
 bool dispatch_shrink(struct dispatch *d);
 
 /* ---- for target.c */
@@ -86,3 +91,22 @@ void dispatch_park(struct dispatch *d, struct record *r);
 void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code);
 /* A connection came up: send. */
 void dispatch_pump(struct dispatch *d);
+
+/* ---- backlog.c: what waits in the journal */
+
+/* Fills the queue from the journal as far as there is room. */
+void backlog_refill(struct dispatch *d);
+/* Whether a record may go straight into the queue. */
+bool backlog_flows(const struct dispatch *d, const struct record *r);
+/* A mark or barrier that must wait for what is in the journal before it (takes it). */
+void backlog_fence(struct dispatch *d, struct record *r);
+/* Whether the table of the record refuses writes, is held, … for now. */
+bool backlog_held(const struct dispatch *d, const struct record *r);
+/* What was held is looked at again. */
+void backlog_rescan(struct dispatch *d);
+
+/* ---- dispatch.c, for backlog.c */
+
+void dispatch_enqueue(struct dispatch *d, struct record *r);
+/* The record goes on the gap ledger for `cause`, and ends. */
+void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause);

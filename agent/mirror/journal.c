@@ -1,38 +1,229 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mirror/journal.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
-#define CHUNK_SIZE (256u << 10)
-#define CHUNKS_SPARE 4u
+#include "base/clock.h"
 
-struct chunk_of_records {
-	struct chunk_of_records *next; /* spare list */
-	size_t capacity, used;
-	uint32_t records;
-	uint8_t data[] __attribute__((aligned(16)));
+#define SPARES 2u         /* files that wait for being used again */
+#define RECORDS_BLOCK 64u /* records that are allocated at once */
+/* A statement's entry grows when another worker publishes a cluster's ids of it between the measuring and the writing. */
+#define PREPARED_GROWTH (SIDES * 2u * PREPARED_ID_MAX)
+
+struct block {
+	struct block *next;
+	struct record records[RECORDS_BLOCK];
 };
 
 struct journal {
-	size_t budget, held, records;
-	struct chunk_of_records *current, *spare;
+	struct journals *all;
+	unsigned worker;
+	enum side side;
+	struct journal_file *head, *tail; /* by sequence; writes go to the tail */
+	struct journal_file *spare;
 	unsigned spares;
+	bool adopted;          /* files of an earlier life: nothing is added to them */
+	uint64_t sequence;
+	uint32_t intents;      /* so far: marks the slots of one write */
+	uint32_t waiting, left, open;
+	struct block *blocks;
+	struct record *free;
 };
 
-struct journal *journal_new(size_t budget)
+static struct journal *owner(const struct record *r)
+{
+	return r->file->journal;
+}
+
+static struct journal_entry *entry_of(const struct record *r)
+{
+	return journal_file_entry(r->file, r->at);
+}
+
+/* Stores into the mapping are what survives: their order is part of the format. */
+static void store_state(struct journal_entry *e, unsigned state)
+{
+	__atomic_store_n(&e->state, (uint8_t)state, __ATOMIC_RELEASE);
+}
+
+/* ---- records */
+
+static struct record *record_take(struct journal *j)
+{
+	struct record *r = j->free;
+
+	if (!r) {
+		struct block *b = calloc(1, sizeof(*b));
+
+		if (!b)
+			return NULL;
+		b->next = j->blocks;
+		j->blocks = b;
+		for (unsigned i = 0; i < RECORDS_BLOCK; i++) {
+			b->records[i].next = j->free;
+			j->free = &b->records[i];
+		}
+		r = j->free;
+	}
+	j->free = r->next;
+	return r;
+}
+
+static void record_give(struct journal *j, struct record *r)
+{
+	struct journal_file *f = r->file;
+
+	/* Nobody looks into it for now: its pages need not stay in our memory. */
+	if (f && --f->held == 0 && f != j->tail)
+		journal_file_unmap(f);
+	r->file = NULL;
+	r->next = j->free;
+	j->free = r;
+}
+
+struct record *journal_mark(struct journal *j)
+{
+	struct record *r = record_take(j);
+
+	if (r)
+		memset(r, 0, sizeof(*r));
+	return r;
+}
+
+void journal_mark_free(struct journal *j, struct record *r)
+{
+	record_give(j, r);
+}
+
+/* ---- files */
+
+static int file_new(struct journal *j, size_t size, struct journal_file **ret, struct error *error)
+{
+	struct journals *all = j->all;
+	char name[40];
+	int r;
+
+	if (atomic_load(&all->held) + size > all->budget)
+		return error_set(error, -ENOSPC, "the journal's budget of %zu MiB is spent (limits.mirrorBytes)", all->budget >> 20);
+	snprintf(name, sizeof(name), "%06llu.journal", (unsigned long long)atomic_fetch_add(&all->names, 1));
+	r = journal_file_make(all->directory, name, size, ret, error);
+	if (r == 0) {
+		atomic_fetch_add(&all->held, size);
+		(*ret)->journal = j;
+	}
+	return r;
+}
+
+static void file_free(struct journal *j, struct journal_file *f)
+{
+	atomic_fetch_sub(&j->all->held, f->size);
+	journal_file_free(f, j->all->directory);
+}
+
+static void append_file(struct journal *j, struct journal_file *f)
+{
+	f->next = NULL;
+	if (j->tail)
+		j->tail->next = f;
+	else
+		j->head = f;
+	j->tail = f;
+}
+
+static void begin(struct journal *j, struct journal_file *f)
+{
+	uint64_t salt = 0;
+
+	if (getrandom(&salt, sizeof(salt), GRND_NONBLOCK) != sizeof(salt))
+		salt = clock_now_ns() * 0x9E3779B97F4A7C15u ^ (uintptr_t)f;
+	journal_file_begin(f, salt, ++j->sequence, j->worker, j->side, atomic_load(j->all->epoch), clock_wall_us());
+	append_file(j, f);
+}
+
+/* Another tail, with room for `size` bytes behind the head. */
+static int next_file(struct journal *j, size_t size)
+{
+	struct journal_file *f;
+	struct error error;
+	size_t whole = sizeof(struct journal_head) + size + sizeof(struct journal_entry);
+	int r;
+
+	if (whole <= j->all->file_size && j->spare) {
+		f = j->spare;
+		j->spare = f->next;
+		j->spares--;
+	} else {
+		whole = whole <= j->all->file_size ? j->all->file_size : (whole + 4095) & ~(size_t)4095;
+		/* Spares of the usual size are no use for a larger one, but they count. */
+		while (j->spare && atomic_load(&j->all->held) + whole > j->all->budget) {
+			f = j->spare;
+			j->spare = f->next;
+			j->spares--;
+			file_free(j, f);
+		}
+		r = file_new(j, whole, &f, &error);
+		if (r < 0)
+			return r;
+	}
+	if (j->tail && j->tail->held == 0)
+		journal_file_unmap(j->tail);
+	begin(j, f);
+	return 0;
+}
+
+uint64_t journal_roll(struct journal *j)
+{
+	struct journal_file *f = j->tail;
+
+	if (!f)
+		return j->sequence + 1; /* nothing was ever written */
+	if (f->used > sizeof(struct journal_head)) {
+		size_t before = f->size;
+
+		if (next_file(j, 0) < 0)
+			return f->sequence + 1; /* the next intent will need a file as well, and says so */
+		journal_file_trim(f);
+		atomic_fetch_sub(&j->all->held, before - f->size);
+	} else {
+		journal_file_begin(f, f->salt, f->sequence, j->worker, j->side, atomic_load(j->all->epoch), clock_wall_us());
+	}
+	return j->tail->sequence;
+}
+
+struct journal *journal_new(struct journals *all, unsigned worker, enum side side)
 {
 	struct journal *j = calloc(1, sizeof(*j));
 
 	if (j)
-		j->budget = budget;
+		*j = (struct journal){.all = all, .worker = worker, .side = side};
 	return j;
 }
 
-static void chunk_drop(struct journal *j, struct chunk_of_records *c)
+struct journal *journal_new_adopted(struct journals *all, enum side side)
 {
-	j->held -= c->capacity;
-	free(c);
+	struct journal *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		return NULL;
+	j->all = all;
+	j->side = side;
+	j->adopted = true;
+	return j;
+}
+
+void journal_adopt(struct journal *j, struct journal_file *f)
+{
+	f->journal = j;
+	j->waiting += f->spilled;
+	j->open += f->open;
+	atomic_fetch_add(&j->all->held, f->size);
+	append_file(j, f);
+	if (f->held == 0)
+		journal_file_unmap(f);
 }
 
 void journal_free(struct journal *j)
@@ -40,113 +231,470 @@ void journal_free(struct journal *j)
 	if (!j)
 		return;
 	while (j->spare) {
-		struct chunk_of_records *next = j->spare->next;
+		struct journal_file *f = j->spare;
 
-		free(j->spare);
-		j->spare = next;
+		j->spare = f->next;
+		file_free(j, f);
 	}
-	free(j->current);
+	while (j->head) {
+		struct journal_file *f = j->head;
+
+		j->head = f->next;
+		if (f->open == 0 && f->applied == 0) {
+			file_free(j, f);
+		} else {
+			atomic_fetch_sub(&j->all->held, f->size);
+			journal_file_free(f, -1);
+		}
+	}
+	while (j->blocks) {
+		struct block *b = j->blocks;
+
+		j->blocks = b->next;
+		free(b);
+	}
 	free(j);
 }
 
-static struct chunk_of_records *chunk_new(struct journal *j, size_t capacity)
-{
-	struct chunk_of_records *c;
+/* ---- writing */
 
-	if (capacity == CHUNK_SIZE && j->spare) {
-		c = j->spare;
-		j->spare = c->next;
-		j->spares--;
-		c->used = 0;
-		return c;
-	}
-	while (j->held + capacity > j->budget && j->spare) { /* nothing is in them */
-		c = j->spare;
-		j->spare = c->next;
-		j->spares--;
-		chunk_drop(j, c);
-	}
-	if (j->held + capacity > j->budget && j->current && j->current->records == 0) {
-		chunk_drop(j, j->current);
-		j->current = NULL;
-	}
-	if (j->held + capacity > j->budget)
-		return NULL;
-	c = malloc(sizeof(*c) + capacity);
-	if (!c)
-		return NULL;
-	*c = (struct chunk_of_records){.capacity = capacity};
-	j->held += capacity;
-	return c;
+/* What this write needs in file `f`, statements included that are not in it yet. */
+static size_t room_for(const struct journal *j, const struct journal_file *f, const struct journal_write *w)
+{
+	size_t size = journal_entry_size(strlen(w->keyspace), w->body.size);
+
+	for (unsigned i = 0; i < w->slot_count; i++)
+		if (!f || w->slots[i]->journaled[j->side] != f->salt)
+			size += journal_entry_size(0, prepared_record(w->slots[i]->prepared, NULL, 0) + PREPARED_GROWTH);
+	return size;
 }
 
-static void chunk_unused(struct journal *j, struct chunk_of_records *c)
+static struct journal_entry *entry_begin(struct journal_file *f, size_t keyspace_size, size_t body_size)
 {
-	if (c->capacity == CHUNK_SIZE && j->spares < CHUNKS_SPARE) {
-		c->next = j->spare;
-		j->spare = c;
-		j->spares++;
-	} else {
-		chunk_drop(j, c);
-	}
+	struct journal_entry *e = journal_file_entry(f, f->used);
+	size_t size = journal_entry_size(keyspace_size, body_size);
+
+	/* What a reader meets behind it is the end, whatever an earlier life left there. */
+	if (f->used + size < f->size)
+		f->base[f->used + size] = ENTRY_END;
+	return e;
 }
 
-struct record *journal_intent(struct journal *j, size_t body_size)
+static void entry_end(struct journal *j, struct journal_file *f, struct journal_entry *e, unsigned state)
 {
-	size_t size = (sizeof(struct record) + body_size + 15) & ~(size_t)15;
-	struct chunk_of_records *c = j->current;
+	size_t size = journal_entry_size(e->keyspace_size, e->body_size);
+
+	e->check = journal_check(e, f->salt);
+	store_state(e, state);
+	f->used += size;
+	f->dirty = true;
+	atomic_fetch_add_explicit(&j->all->written, size, memory_order_relaxed);
+}
+
+static void write_prepared(struct journal *j, struct journal_file *f, struct prepared_slot *slot)
+{
+	struct journal_entry *e;
+	size_t size = prepared_record(slot->prepared, NULL, 0), have;
+
+	do { /* another worker may publish an id in between */
+		have = size;
+		e = entry_begin(f, 0, have);
+		*e = (struct journal_entry){.kind = ENTRY_PREPARED, .body_size = (uint32_t)have};
+		size = prepared_record(slot->prepared, e->data, have);
+	} while (size != have);
+	entry_end(j, f, e, ENTRY_DONE);
+	slot->journaled[j->side] = f->salt;
+}
+
+static uint8_t opcode_bits(uint8_t opcode)
+{
+	return opcode == OP_EXECUTE ? 1 << 2 : opcode == OP_BATCH ? 2 << 2 : 0;
+}
+
+static void decode(const struct journal *j, struct record *r)
+{
+	static const uint8_t opcodes[] = {OP_QUERY, OP_EXECUTE, OP_BATCH, OP_QUERY};
+	const struct journal_entry *e = entry_of(r);
+
+	r->entry = (uint8_t)journal_kind(e);
+	r->kind = r->entry == ENTRY_BARRIER ? RECORD_BARRIER : RECORD_WRITE;
+	r->to = (uint8_t)j->side;
+	r->statement = e->kind >> 4;
+	r->version = (uint8_t)(3 + (e->flags & 3));
+	r->opcode = opcodes[e->flags >> 2 & 3];
+	r->header_flags = e->flags & ENTRY_PAYLOAD ? FRAME_PAYLOAD : 0;
+	r->pinned = e->flags & ENTRY_PINNED;
+	r->needs_keyspace = e->flags & ENTRY_KEYSPACE;
+	r->serial = e->flags & ENTRY_SERIAL;
+	r->timestamp = e->timestamp;
+	r->now = e->now;
+	r->body_size = e->body_size;
+	memcpy(r->keyspace, e->data, e->keyspace_size <= CQL_NAME_MAX ? e->keyspace_size : 0);
+}
+
+struct record *journal_intent(struct journal *j, const struct journal_write *w, int *ret_error)
+{
+	struct journal_file *f = j->tail;
+	size_t keyspace_size = strlen(w->keyspace), need = f ? room_for(j, f, w) : 0;
+	struct journal_entry *e;
 	struct record *r;
 
-	if (size > CHUNK_SIZE / 4) {
-		c = chunk_new(j, size); /* a chunk of its own */
-		if (!c)
+	if (!f || f->used + need > f->size) {
+		*ret_error = next_file(j, room_for(j, NULL, w));
+		if (*ret_error < 0)
 			return NULL;
-	} else if (!c || c->capacity - c->used < size) {
-		c = chunk_new(j, CHUNK_SIZE);
-		if (!c)
-			return NULL;
-		if (j->current && j->current->records == 0)
-			chunk_unused(j, j->current);
-		j->current = c;
+		f = j->tail;
 	}
-	r = (struct record *)(c->data + c->used);
+	r = record_take(j);
+	if (!r) {
+		*ret_error = -ENOMEM;
+		return NULL;
+	}
+	for (unsigned i = 0; i < w->slot_count; i++)
+		if (w->slots[i]->journaled[j->side] != f->salt)
+			write_prepared(j, f, w->slots[i]);
 	memset(r, 0, sizeof(*r));
-	c->used += size;
-	c->records++;
-	j->records++;
-	r->chunk = c;
-	r->body_size = (uint32_t)body_size;
+	r->file = f;
+	r->at = f->used;
+	e = entry_begin(f, keyspace_size, w->body.size);
+	e->state = ENTRY_END;
+	e->kind = (uint8_t)(w->kind | w->statement << 4);
+	e->flags = (uint8_t)((w->version - 3u) | opcode_bits(w->opcode) | (w->header_flags & FRAME_PAYLOAD ? ENTRY_PAYLOAD : 0) |
+			     (w->pinned ? ENTRY_PINNED : 0) | (w->needs_keyspace ? ENTRY_KEYSPACE : 0) | (w->serial ? ENTRY_SERIAL : 0));
+	e->keyspace_size = (uint8_t)keyspace_size;
+	e->body_size = (uint32_t)w->body.size;
+	e->now = w->now;
+	e->timestamp = w->timestamp;
+	memcpy(e->data, w->keyspace, keyspace_size);
+	memcpy(e->data + keyspace_size, w->body.data, w->body.size);
+	entry_end(j, f, e, ENTRY_INTENT | ENTRY_HELD);
+	f->open++;
+	f->held++;
+	j->open++;
+	decode(j, r);
 	return r;
 }
 
-void journal_release(struct journal *j, struct record *r)
-{
-	struct chunk_of_records *c = r->chunk;
+/* ---- states */
 
-	if (!c) {
-		free(r);
+void journal_queued(struct record *r)
+{
+	store_state(entry_of(r), ENTRY_QUEUED | ENTRY_HELD);
+}
+
+void journal_sent(struct record *r)
+{
+	store_state(entry_of(r), ENTRY_SENT | ENTRY_HELD);
+}
+
+/* The record ends; its entry goes on as `state`. */
+static void leave(struct record *r, unsigned state)
+{
+	store_state(entry_of(r), state);
+	record_give(owner(r), r);
+}
+
+/* The search goes back; what it had left behind is met once more, and counted then. */
+static void rewind_scan(struct journal_file *f, size_t at)
+{
+	struct journal *j = f->journal;
+
+	if (at >= f->scan)
+		return;
+	if (f->left)
+		at = sizeof(struct journal_head);
+	j->waiting += f->left;
+	j->left -= f->left;
+	f->left = 0;
+	f->scan = at;
+}
+
+void journal_spill(struct record *r)
+{
+	struct journal *j = owner(r);
+	struct journal_file *f = r->file;
+
+	f->spilled++;
+	j->waiting++;
+	rewind_scan(f, r->at);
+	if (r->entry == ENTRY_BARRIER)
+		f->barrier_ticket = (uint64_t)r->timestamp;
+	leave(r, journal_state(entry_of(r)));
+}
+
+void journal_applied(struct record *r, uint64_t now_ns)
+{
+	struct journal *j = owner(r);
+	struct journal_file *f = r->file;
+
+	if (!j->all->retain_ns) {
+		journal_done(r);
 		return;
 	}
-	j->records--;
-	if (--c->records > 0)
-		return;
-	if (c == j->current)
-		c->used = 0;
-	else
-		chunk_unused(j, c);
+	f->open--;
+	j->open--;
+	f->applied++;
+	f->applied_ns = now_ns;
+	leave(r, journal_state(entry_of(r)) | ENTRY_APPLIED);
 }
 
-size_t journal_records(const struct journal *j)
+void journal_done(struct record *r)
 {
-	return j->records;
+	struct journal *j = owner(r);
+
+	r->file->open--;
+	j->open--;
+	leave(r, ENTRY_DONE);
 }
 
-struct record *journal_mark(void)
+/* ---- what waits on disk */
+
+static bool waits(const struct journal_entry *e)
 {
-	return calloc(1, sizeof(struct record));
+	unsigned state = journal_state(e);
+
+	return (state == ENTRY_QUEUED || state == ENTRY_INTENT || state == ENTRY_SENT) && !(e->state & (ENTRY_HELD | ENTRY_APPLIED));
+}
+
+bool journal_refill_file(struct journal_file *f, enum journal_take (*take)(void *context, struct record *r), void *context)
+{
+	struct journal *j = f->journal;
+	bool stopped = false;
+
+	if (f->spilled == 0 || f->scan >= f->used || journal_file_map(f) < 0)
+		return true;
+	f->held++; /* stays mapped while we are in it */
+	while (f->scan < f->used && !stopped) {
+		struct journal_entry *e = journal_file_entry(f, f->scan);
+		size_t size = journal_entry_size(e->keyspace_size, e->body_size);
+		struct record *r;
+
+		if (!waits(e)) {
+			f->scan += size;
+			continue;
+		}
+		r = record_take(j);
+		if (!r) {
+			stopped = true;
+			break;
+		}
+		memset(r, 0, sizeof(*r));
+		r->file = f;
+		r->at = f->scan;
+		f->held++;
+		decode(j, r);
+		r->unknown = journal_state(e) == ENTRY_INTENT;
+		r->sent = journal_state(e) == ENTRY_SENT;
+		/* Before `take`, which may end the record. */
+		store_state(e, e->state | ENTRY_HELD);
+		f->spilled--;
+		j->waiting--;
+		if (r->entry == ENTRY_BARRIER)
+			f->barrier_ticket = UINT64_MAX;
+		switch (take(context, r)) {
+		case JOURNAL_TAKE:
+			f->scan += size;
+			break;
+		case JOURNAL_LEAVE:
+			journal_spill(r);
+			f->scan += size;
+			j->waiting--;
+			j->left++;
+			f->left++;
+			break;
+		case JOURNAL_STOP:
+			journal_spill(r);
+			stopped = true;
+			break;
+		}
+	}
+	if (--f->held == 0 && f != j->tail)
+		journal_file_unmap(f);
+	return !stopped;
+}
+
+bool journal_refill(struct journal *j, uint64_t end, enum journal_take (*take)(void *context, struct record *r), void *context)
+{
+	for (struct journal_file *f = j->head; f && f->sequence < end && j->waiting; f = f->next)
+		if (!journal_refill_file(f, take, context))
+			return false;
+	return true;
+}
+
+void journal_rescan(struct journal *j)
+{
+	for (struct journal_file *f = j->head; f && j->left; f = f->next)
+		if (f->left)
+			rewind_scan(f, sizeof(struct journal_head));
+}
+
+uint32_t journal_waiting(const struct journal *j)
+{
+	return j->waiting;
+}
+
+uint32_t journal_left(const struct journal *j)
+{
+	return j->left;
+}
+
+bool journal_waiting_before(const struct journal *j, uint64_t end)
+{
+	for (const struct journal_file *f = j->head; f && f->sequence < end && j->waiting; f = f->next)
+		if (f->spilled && f->scan < f->used)
+			return true;
+	return false;
+}
+
+struct journal_file *journal_files(const struct journal *j)
+{
+	return j->head;
+}
+
+/* ---- what was confirmed */
+
+/* Each confirmed entry of a file becomes `state`, without a record. Returns how many. */
+static uint32_t change_applied(struct journal_file *f, bool again)
+{
+	size_t at = sizeof(struct journal_head);
+	uint32_t count = f->applied;
+
+	if (count == 0 || journal_file_map(f) < 0)
+		return 0;
+	while (at < f->used) {
+		struct journal_entry *e = journal_file_entry(f, at);
+
+		at += journal_entry_size(e->keyspace_size, e->body_size);
+		if (e->state & ENTRY_APPLIED)
+			store_state(e, again ? journal_state(e) : ENTRY_DONE);
+	}
+	f->applied = 0;
+	f->dirty = true;
+	if (f->held == 0 && f != f->journal->tail)
+		journal_file_unmap(f);
+	return count;
+}
+
+uint32_t journal_repeat(struct journal *j)
+{
+	uint32_t all = 0;
+
+	for (struct journal_file *f = j->head; f; f = f->next) {
+		uint32_t count = change_applied(f, true);
+
+		if (!count)
+			continue;
+		f->spilled += count;
+		f->open += count;
+		rewind_scan(f, sizeof(struct journal_head));
+		all += count;
+	}
+	j->waiting += all;
+	j->open += all;
+	return all;
+}
+
+void journal_forget(struct journal *j)
+{
+	for (struct journal_file *f = j->head; f; f = f->next)
+		change_applied(f, false);
+}
+
+/* ---- space */
+
+static bool idle(const struct journal_file *f)
+{
+	return f->open == 0 && f->held == 0 && f->syncing == 0;
+}
+
+static void recycle(struct journal *j, struct journal_file **at)
+{
+	struct journal_file *f = *at;
+
+	*at = f->next;
+	f->applied = 0;
+	if (f->size == j->all->file_size && j->spares < SPARES && !j->adopted && journal_file_map(f) == 0) {
+		memset(f->base, 0, sizeof(struct journal_head)); /* an earlier life's entries are not there any more */
+		f->next = j->spare;
+		j->spare = f;
+		j->spares++;
+	} else {
+		file_free(j, f);
+	}
+}
+
+bool journal_reclaim(struct journal *j, uint64_t now_ns)
+{
+	bool some = false;
+
+	for (struct journal_file **at = &j->head; *at;) {
+		struct journal_file *f = *at;
+
+		if (idle(f) && (f != j->tail || j->adopted) && (f->applied == 0 || now_ns - f->applied_ns > j->all->retain_ns)) {
+			recycle(j, at);
+			some = true;
+		} else {
+			at = &f->next;
+		}
+	}
+	if (!j->head)
+		j->tail = NULL;
+	return some;
+}
+
+bool journal_shrink(struct journal *j)
+{
+	for (struct journal_file **at = &j->head; *at; at = &(*at)->next) {
+		if (!idle(*at) || *at == j->tail)
+			continue;
+		recycle(j, at);
+		return true;
+	}
+	/* Full of what is kept only as a precaution. */
+	if (j->tail && idle(j->tail) && j->tail->applied) {
+		journal_forget(j);
+		j->tail->used = j->tail->scan = sizeof(struct journal_head);
+		journal_file_begin(j->tail, j->tail->salt ^ clock_now_ns(), j->tail->sequence, j->worker, j->side,
+				   atomic_load(j->all->epoch), clock_wall_us());
+		return true;
+	}
+	return false;
 }
 
 size_t journal_bytes(const struct journal *j)
 {
-	return j->held;
+	size_t all = 0;
+
+	for (const struct journal_file *f = j->head; f; f = f->next)
+		if (f->open || f->applied)
+			all += f->used;
+	return all;
+}
+
+uint32_t journal_open_entries(const struct journal *j)
+{
+	return j->open;
+}
+
+/* ---- syncing */
+
+unsigned journal_dirty(struct journal *j, struct journal_file **ret, unsigned max)
+{
+	unsigned n = 0;
+
+	for (struct journal_file *f = j->head; f && n < max; f = f->next) {
+		if (!f->dirty || f->fd < 0)
+			continue;
+		f->dirty = false;
+		f->syncing++;
+		ret[n++] = f;
+	}
+	return n;
+}
+
+void journal_synced(struct journal_file *f, bool ok)
+{
+	f->syncing--;
+	if (!ok)
+		f->dirty = true;
 }

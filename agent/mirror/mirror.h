@@ -3,28 +3,53 @@
  * The mirror: every write that the primary has applied is applied to the other cluster as well.
  *
  *   relay ──tap──▶ journal ──outcome──▶ queue ──▶ dispatch ──▶ target connection ──▶ the other cluster
- *                                         ▲           │ retry with back-off, prepare again, dead letters
- *                                         └───────────┘
+ *                     │ ▲                 ▲           │ retry with back-off, prepare again, dead letters
+ *                     ▼ │                 └───────────┤
+ *                    disk                             └─▶ row sync: rows of both clusters are made equal
  *
  * Each worker has its own of all of these. What workers share is in struct mirror.
  */
 #pragma once
 #include <stdatomic.h>
 
+#include "mirror/hold.h"
+#include "mirror/journal.h"
 #include "relay/relay.h"
 #include "relay/tap.h"
 
 enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 
-struct mirror {
-	struct relay *relay;
-	size_t budget;              /* bytes, node-wide; each worker gets its share */
-	uint64_t retain_ns;         /* how long records outlive the other cluster's answer; 0 = not at all */
+struct recovery;
+
+struct mirror_options {
+	size_t budget;              /* bytes of the journal, node-wide */
+	unsigned retain_ms;         /* how long records outlive the other cluster's answer; 0 = not at all */
 	enum mirror_policy policy;  /* when the budget is spent */
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
+	enum journal_sync sync;
+	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
+	bool strict_holds;
+	const char *state_directory; /* borrowed; "" = the journal is in memory */
+};
+
+struct mirror {
+	struct relay *relay;
+	struct mirror_options options;
+	struct journals journals;
+	struct recovery *recovery;
+	struct holds holds;
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
 	_Atomic uint32_t connected[SIDES];
 	_Atomic uint64_t barriers;      /* raised so far: their order on all workers */
+	_Atomic uint32_t recovered_barriers; /* of an earlier life, that wait: nothing of this one may pass them */
 };
+
+struct recovery_found;
+
+/* Opens the journal and takes over what an earlier life left. Before relay_start(). 0, or −errno with the reason. */
+int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
+		struct error *error);
+/* After relay_done(). Harmless when it was never opened. */
+void mirror_close(struct mirror *m);
 
 extern const struct tap_ops mirror_tap;

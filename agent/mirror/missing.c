@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cql/request.h"
 
 /* The tables of one child are added to those of the whole. */
 static void add(struct statement *into, const struct statement *child, const char *keyspace)
@@ -55,17 +56,16 @@ static void read_batch(struct worker *w, const struct request *q, const char *ke
 	}
 }
 
-void missing_note(struct worker *w, const struct record *r, enum gap_cause cause)
+uint16_t missing_cell(struct worker *w, const struct record *r)
 {
 	struct statement all = {.kind = STATEMENT_BATCH};
 	struct request q;
 	char keyspace[CQL_NAME_MAX + 1];
-	uint16_t cell;
 
 	memcpy(keyspace, r->keyspace, sizeof(keyspace));
 	if (r->slot)
 		add(&all, &r->slot->prepared->statement, r->slot->prepared->keyspace);
-	else if (request_parse(r->version, r->header_flags, r->opcode, span_of(r->body, r->body_size), &q) == 0) {
+	else if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) == 0) {
 		if (q.params.keyspace.size && q.params.keyspace.size < sizeof(keyspace))
 			snprintf(keyspace, sizeof(keyspace), "%.*s", (int)q.params.keyspace.size,
 				 (const char *)q.params.keyspace.data);
@@ -74,11 +74,24 @@ void missing_note(struct worker *w, const struct record *r, enum gap_cause cause
 		else if (r->opcode == OP_QUERY)
 			read_text(&all, q.text, keyspace);
 	}
-	cell = gap_cell(w->gap, &all, keyspace);
-	if (cell == GAP_CELL_ANY && all.kind != STATEMENT_ROLE && !(all.flags & STATEMENT_TABLES_MORE))
-		cell = gap_cell_of(w->gap, r->keyspace, r->table);
-	/* When it was written, which may be long ago: by that a repair finds it. */
-	int64_t age = clock_wall_us() - (r->pinned ? r->timestamp : (int64_t)r->now_in_seconds * 1000000);
+	return gap_cell(w->gap, &all, keyspace);
+}
 
-	gap_note(w->gap, cause, (enum side)r->to, cell, age > 0 ? age : 0);
+const char *missing_table(struct worker *w, const struct record *r, char *to, size_t size)
+{
+	uint16_t cell = missing_cell(w, r);
+	const char *keyspace, *table;
+
+	if (!gap_cell_next(w->gap, &cell, &keyspace, &table))
+		return "a table that is not known";
+	snprintf(to, size, "%s.%s", keyspace[0] ? keyspace : "?", table[0] ? table : "*");
+	return to;
+}
+
+void missing_note(struct worker *w, const struct record *r, enum gap_cause cause)
+{
+	/* When it was written, which may be long ago: by that a repair finds it. */
+	int64_t age = clock_wall_us() - (r->pinned ? r->timestamp : (int64_t)r->now * 1000000);
+
+	gap_note(w->gap, cause, (enum side)r->to, missing_cell(w, r), age > 0 ? age : 0);
 }

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "mirror/mirror.h"
 #include "mirror/missing.h"
+#include "mirror/recovery.h"
 
 static void settled(struct dispatch *d)
 {
@@ -37,25 +37,30 @@ static void space(struct dispatch *d)
 		make_room(t);
 }
 
-static void *tap_open(void *mirror, struct worker *w)
+static void *tap_open(void *mirror, struct worker *w, struct error *error)
 {
 	struct mirror *m = mirror;
 	struct tap *t = calloc(1, sizeof(*t));
 
-	if (!t)
+	if (!t) {
+		error_set(error, -ENOMEM, "out of memory");
 		return NULL;
+	}
 	t->worker = w;
 	t->mirror = m;
-	t->journal = journal_new(m->budget / w->relay->options.workers);
-	if (!t->journal) {
-		free(t);
-		return NULL;
-	}
+	if (w->index == 0)
+		recovery_statements(m->recovery, w->relay->prepared);
 	for (int side = 0; side < SIDES; side++) {
-		dispatch_init(&t->dispatch[side], m, w, t->journal, side);
+		if (dispatch_init(&t->dispatch[side], m, w, side, error) < 0) {
+			free(t);
+			return NULL;
+		}
 		t->dispatch[side].settled = settled;
 		t->dispatch[side].space = space;
+		t->journals[side] = t->dispatch[side].journal;
 	}
+	journal_syncer_init(&t->syncer, w, m->journals.directory < 0 ? JOURNAL_MEMORY : m->options.sync, m->options.sync_ms, t->journals,
+			    SIDES, w->index == 0 ? m->recovery : NULL);
 	return t;
 }
 
@@ -64,6 +69,7 @@ static void tap_close(void *tap)
 	struct tap *t = tap;
 
 	t->closed = true;
+	journal_syncer_close(&t->syncer);
 	for (int side = 0; side < SIDES; side++)
 		dispatch_close(&t->dispatch[side]);
 }
@@ -72,7 +78,9 @@ static void tap_free(void *tap)
 {
 	struct tap *t = tap;
 
-	journal_free(t->journal);
+	for (int side = 0; side < SIDES; side++)
+		dispatch_done(&t->dispatch[side]);
+	hold_view_done(&t->holds);
 	free(t);
 }
 
@@ -95,50 +103,103 @@ static void shed(struct tap *t, const struct tap_write *w)
 		 gap_cell(g, w->statement, w->slot ? w->slot->prepared->keyspace : w->keyspace), 0);
 }
 
+#define BATCH_SLOTS 256 /* different prepared statements in one batch */
+
+/* The statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */
+static int batch_slots(struct tap *t, const struct request *q, struct prepared_slot *slots[BATCH_SLOTS])
+{
+	struct span cursor = q->batch_children;
+	struct batch_child child;
+	int n = 0;
+
+	t->writes++;
+	while (batch_next(q->version, &cursor, &child) > 0) {
+		struct prepared_slot *slot = child.prepared ? prepared_find(t->worker->prepared, child.text) : NULL;
+
+		if (!slot || slot->seen == t->writes)
+			continue;
+		if (n == BATCH_SLOTS)
+			return -E2BIG;
+		slot->seen = t->writes;
+		slots[n++] = slot;
+	}
+	return n;
+}
+
+static uint16_t cell_of(struct tap *t, const struct tap_write *w)
+{
+	const struct request *q = w->request;
+	char keyspace[CQL_NAME_MAX + 1];
+
+	if (w->slot) {
+		if (w->slot->cell == GAP_CELL_ANY)
+			w->slot->cell = gap_cell(t->worker->gap, w->statement, w->slot->prepared->keyspace);
+		return w->slot->cell;
+	}
+	if (q->params.keyspace.size == 0 || q->params.keyspace.size >= sizeof(keyspace))
+		return gap_cell(t->worker->gap, w->statement, w->keyspace);
+	memcpy(keyspace, q->params.keyspace.data, q->params.keyspace.size);
+	keyspace[q->params.keyspace.size] = 0;
+	return gap_cell(t->worker->gap, w->statement, keyspace);
+}
+
+static enum journal_kind kind_of(const struct tap_write *w)
+{
+	if (w->statement->kind == STATEMENT_SCHEMA || w->statement->kind == STATEMENT_TRUNCATE)
+		return ENTRY_BARRIER;
+	return w->way == MIRRORABLE ? ENTRY_WRITE : w->way == UNMIRRORED_COUNTER ? ENTRY_COUNT : ENTRY_ROWS;
+}
+
+static int raise_barrier(struct tap *t, struct record *r)
+{
+	r->barrier = barrier_raise(t->worker, (uint64_t)r->timestamp);
+	if (!r->barrier)
+		return -ENOMEM;
+	journal_roll(t->dispatch[r->to].journal);
+	return 0;
+}
+
 static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 {
 	struct tap *t = tap;
 	const struct request *q = w->request;
-	struct record *r = journal_intent(t->journal, q->body.size);
+	struct prepared_slot *slots[BATCH_SLOTS] = {w->slot};
+	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
+	struct dispatch *d = &t->dispatch[side_other(w->primary)];
+	struct journal_write j = {.kind = kind_of(w), .statement = (uint8_t)w->statement->kind, .version = q->version, .opcode = q->opcode,
+				  .header_flags = q->header_flags, .pinned = w->pinned, .timestamp = w->timestamp,
+				  .needs_keyspace = q->opcode != OP_EXECUTE && names_no_keyspace(w->statement),
+				  .serial = w->statement->flags & STATEMENT_CONDITIONAL, .now = (uint32_t)(clock_wall_us() / 1000000),
+				  .keyspace = q->opcode == OP_EXECUTE ? "" : w->keyspace, .body = q->body, .slots = slots,
+				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};
+	struct record *r = NULL;
 
-	/* Retained records are only a precaution: they make room first. */
-	while (!r && (dispatch_shrink(&t->dispatch[TARGET]) || dispatch_shrink(&t->dispatch[ORIGIN])))
-		r = journal_intent(t->journal, q->body.size);
+	if (w->way != MIRRORABLE)
+		return -ENOTSUP;
+	if (j.kind == ENTRY_BARRIER)
+		j.timestamp = (int64_t)atomic_fetch_add(&t->mirror->barriers, 1);
+	if (slot_count >= 0)
+		r = journal_intent(d->journal, &j, &error);
+	/* What is kept only as a precaution makes room first. */
+	while (!r && slot_count >= 0 && (dispatch_shrink(&t->dispatch[TARGET]) || dispatch_shrink(&t->dispatch[ORIGIN])))
+		r = journal_intent(d->journal, &j, &error);
 	if (!r) {
-		/* Something must be there that will end and make room. */
-		if (t->mirror->policy == MIRROR_BLOCK && journal_records(t->journal) > 0) {
+		/* What is larger than all the room there is would wait for ever. */
+		if (t->mirror->options.policy == MIRROR_BLOCK && error == -ENOSPC && q->body.size < t->mirror->journals.budget / 2) {
 			t->stalled = true;
 			return -EAGAIN;
 		}
 		shed(t, w);
 		return -ENOSPC;
 	}
-	r->to = (uint8_t)side_other(w->primary);
-	r->version = q->version;
-	r->opcode = q->opcode;
-	r->header_flags = q->header_flags & FRAME_PAYLOAD;
-	r->statement = (uint8_t)w->statement->kind;
-	r->pinned = w->pinned;
-	r->timestamp = w->timestamp;
-	r->now_in_seconds = (int32_t)time(NULL);
-	r->needs_keyspace = q->opcode != OP_EXECUTE && names_no_keyspace(w->statement);
-	r->keyspace_size = (uint8_t)strlen(w->keyspace);
-	memcpy(r->keyspace, w->keyspace, (size_t)r->keyspace_size + 1);
-	if (w->statement->table_count)
-		memcpy(r->table, w->statement->tables[0].table, sizeof(r->table));
+	if (j.kind == ENTRY_BARRIER && raise_barrier(t, r) < 0) {
+		journal_done(r);
+		shed(t, w);
+		return -ENOSPC;
+	}
+	r->cell = cell_of(t, w);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
-	memcpy(r->body, q->body.data, q->body.size);
-	if (r->statement == STATEMENT_SCHEMA || r->statement == STATEMENT_TRUNCATE) {
-		r->kind = RECORD_BARRIER;
-		r->barrier = barrier_raise(t->worker);
-		if (!r->barrier) {
-			prepared_release(r->slot);
-			journal_release(t->journal, r);
-			shed(t, w);
-			return -ENOSPC;
-		}
-	}
 	t->in_doubt++;
 	metric_add(t->worker->metrics, METRIC_MIRROR_INDOUBT, 1);
 	*ret = r;
@@ -149,13 +210,15 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 {
 	struct tap *t = tap;
 	struct metrics *m = t->worker->metrics;
+	enum side to = (enum side)r->to;
 
 	t->in_doubt--;
 	metric_sub(m, METRIC_MIRROR_INDOUBT, 1);
 	if (outcome == WRITE_APPLIED) {
 		r->acknowledged_ns = t->worker->turn_ns;
 		metric_add(m, METRIC_MIRROR_QUEUED, 1);
-		dispatch_push(&t->dispatch[r->to], r);
+		journal_queued(r);
+		dispatch_push(&t->dispatch[to], r);
 		return;
 	}
 	metric_add(m, outcome == WRITE_UNKNOWN ? METRIC_UNMIRRORED_UNKNOWN_OUTCOME : METRIC_MIRROR_REFUSED_BY_PRIMARY, 1);
@@ -164,17 +227,22 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 	if (r->barrier)
 		barrier_lower(r->barrier);
 	prepared_release(r->slot);
-	journal_release(t->journal, r);
+	journal_done(r);
 	make_room(t);
 }
 
-static void tap_flush(void *tap, enum tap_flush what)
+/* A record in memory survives the process as it is stored; against a crash of the node see journal_sync.h. */
+static uint64_t tap_pending(void *tap)
+{
+	return journal_syncer_group(&((struct tap *)tap)->syncer);
+}
+
+static void tap_flush(void *tap)
 {
 	struct tap *t = tap;
 
-	if (what == TAP_OUTCOMES)
-		for (int side = 0; side < SIDES; side++)
-			dispatch_flush(&t->dispatch[side]);
+	for (int side = 0; side < SIDES; side++)
+		dispatch_flush(&t->dispatch[side]);
 }
 
 static void tap_course(void *tap, const struct course *course)
@@ -198,6 +266,7 @@ const struct tap_ops mirror_tap = {
 	.free = tap_free,
 	.intent = tap_intent,
 	.outcome = tap_outcome,
+	.pending = tap_pending,
 	.flush = tap_flush,
 	.course = tap_course,
 	.idle = tap_idle,
@@ -206,8 +275,8 @@ const struct tap_ops mirror_tap = {
 void tap_mark(struct worker *w, struct barrier *b)
 {
 	struct tap *t = w->tap;
-	struct record *r = t && !t->closed ? journal_mark() : NULL;
 	enum side to = side_other(w->course.primary);
+	struct record *r = t && !t->closed ? journal_mark(t->dispatch[to].journal) : NULL;
 
 	if (!r) {
 		/* Nothing of this worker is sent any more; or memory is short, and order is worth less than progress. */

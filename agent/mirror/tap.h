@@ -3,12 +3,16 @@
 #pragma once
 #include "mirror/barrier.h"
 #include "mirror/dispatch.h"
+#include "mirror/journal_sync.h"
 
 struct tap {
 	struct worker *worker;
 	struct mirror *mirror;
-	struct journal *journal;
 	struct dispatch dispatch[SIDES]; /* by the side that records go to */
+	struct journal *journals[SIDES]; /* for the syncer */
+	struct journal_syncer syncer;
+	struct hold_view holds;
+	uint32_t writes;                 /* intents so far: marks the statements of one batch */
 	uint32_t in_doubt;
 	bool stalled; /* sessions wait for space */
 	bool closed;  /* nothing is sent any more */

@@ -125,7 +125,7 @@ static int consistency_for(const struct target *t, uint16_t asked)
 	/* By how many replicas have to answer. */
 	static const uint8_t rank[] = {[CL_ANY] = 0, [CL_ONE] = 1, [CL_LOCAL_ONE] = 1, [CL_TWO] = 2, [CL_THREE] = 3,
 				       [CL_LOCAL_QUORUM] = 4, [CL_QUORUM] = 5, [CL_EACH_QUORUM] = 6, [CL_ALL] = 7};
-	int override = t->dispatch->mirror->consistency[t->dispatch->side];
+	int override = t->dispatch->mirror->options.consistency[t->dispatch->side];
 
 	if (override >= 0)
 		return override;
@@ -187,7 +187,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 	int stream, e;
 
 	*ret_missing = NULL;
-	if (request_parse(r->version, r->header_flags, r->opcode, span_of(r->body, r->body_size), &q) < 0)
+	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return -EBADMSG;
 	if (r->opcode == OP_EXECUTE) {
 		const struct prepared_remote *remote = prepared_on(r->slot->prepared, t->dispatch->side);
@@ -202,7 +202,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		e = bind_keyspace(t, r->keyspace);
 		if (e < 0)
 			return e;
-		how.keyspace = span_of(r->keyspace, r->keyspace_size);
+		how.keyspace = span_text(r->keyspace);
 	}
 	how.consistency = consistency_for(t, q.params.consistency);
 	if (r->pinned) {
@@ -211,7 +211,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 	}
 	if (r->statement != STATEMENT_SCHEMA && r->statement != STATEMENT_TRUNCATE) {
 		how.set_now = true;
-		how.now_in_seconds = r->now_in_seconds;
+		how.now_in_seconds = (int32_t)r->now;
 	}
 	bound = request_encode_bound(&q);
 	stream = target_take_stream(t, STREAM_RECORD, r);

@@ -53,7 +53,7 @@ static void fail(struct conn *c, int error)
 
 static void flush(struct conn *c)
 {
-	while (c->head) {
+	while (c->head && !c->corked) {
 		struct iovec iov[16];
 		int count = 0;
 
@@ -86,7 +86,7 @@ static void flush(struct conn *c)
 			}
 		}
 	}
-	if (!c->head && c->writing) {
+	if ((!c->head || c->corked) && c->writing) {
 		c->writing = false;
 		update_events(c);
 	}
@@ -191,7 +191,7 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 
 	if (c->broken || c->finishing || c->closing)
 		return c->error ? c->error : -EPIPE;
-	if (!c->head) {
+	if (!c->head && !c->corked) {
 		ssize_t n = stream_write(&c->stream, iov, count);
 
 		if (n < 0 && n != -EAGAIN) {
@@ -218,13 +218,29 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 		}
 		skip = 0;
 	}
-	if (c->head && !c->writing) {
+	if (c->head && !c->writing && !c->corked) {
 		c->writing = true;
 		update_events(c);
 	}
 	if (c->queued > CONN_HIGH)
 		c->congested = true;
 	return 0;
+}
+
+void conn_cork(struct conn *c)
+{
+	c->corked = true;
+}
+
+void conn_uncork(struct conn *c)
+{
+	c->corked = false;
+	if (!c->head || c->broken || c->closing)
+		return;
+	c->writing = true;
+	flush(c);
+	if (c->writing)
+		update_events(c);
 }
 
 bool conn_discard_input(struct conn *c)

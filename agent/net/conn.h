@@ -33,7 +33,7 @@ struct conn_ops {
 
 struct conn {
 	uint32_t magic;
-	bool reading, writing, congested, broken, finishing, closing;
+	bool reading, writing, congested, broken, finishing, closing, corked;
 	int error;
 	uv_poll_t poll;
 	struct stream stream;
@@ -60,6 +60,10 @@ static inline ssize_t conn_recv(struct conn *c, void *to, size_t size)
  * after which it only waits to be closed.
  */
 int conn_send(struct conn *c, const struct iovec *iov, int count);
+
+/* While corked, what is sent is only queued; uncorking writes it, and may call `drained` or `failed`. */
+void conn_cork(struct conn *c);
+void conn_uncork(struct conn *c);
 
 static inline bool conn_congested(const struct conn *c)
 {

@@ -141,6 +141,18 @@ uint16_t gap_cell(struct gap *g, const struct statement *s, const char *keyspace
 	return cell;
 }
 
+bool gap_cell_next(const struct gap *g, uint16_t *cell, const char **keyspace, const char **table)
+{
+	const struct cell *c = &g->cells[*cell];
+
+	if (*cell == GAP_CELL_ANY)
+		return false;
+	*keyspace = c->keyspace;
+	*table = c->table;
+	*cell = c->rest;
+	return true;
+}
+
 /* ---- the worker's counters */
 
 static void tally_one(struct gap *g, enum gap_cause cause, enum side missing, uint16_t cell, int64_t at_us)

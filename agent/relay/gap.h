@@ -70,6 +70,9 @@ void gap_free(struct gap *g);
 uint16_t gap_cell(struct gap *g, const struct statement *s, const char *keyspace);
 uint16_t gap_cell_of(struct gap *g, const char *keyspace, const char *table);
 
+/* The first table of a list and the rest of it (*cell). False: the list has ended (the names of GAP_CELL_ANY are not known). */
+bool gap_cell_next(const struct gap *g, uint16_t *cell, const char **keyspace, const char **table);
+
 /* One write, made `age_us` ago, was not mirrored (counted once for each table of its cell). No lock, no system call. */
 void gap_note(struct gap *g, enum gap_cause cause, enum side missing, uint16_t cell, int64_t age_us);
 

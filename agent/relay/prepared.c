@@ -329,25 +329,49 @@ bool prepared_map_changed(struct prepared_map *m)
 	return changed;
 }
 
-static void save_one(struct keep_writer *w, const struct prepared *p)
+#define SAVED_PIECES (2 * SIDES + 3)
+
+static unsigned saved_pieces(const struct prepared *p, struct saved *head, struct span pieces[SAVED_PIECES])
 {
-	struct saved head = {.flags = p->statement.flags, .keyspace_size = (uint8_t)strlen(p->keyspace)};
-	struct span pieces[2 * SIDES + 3];
 	unsigned n = 1;
 
+	*head = (struct saved){.flags = p->statement.flags, .keyspace_size = (uint8_t)strlen(p->keyspace)};
 	for (int side = 0; side < SIDES; side++) {
 		const struct prepared_remote *r = prepared_on(p, side);
 
 		if (!r)
 			continue;
-		head.side[side] = (struct saved_side){r->id_size, r->result_id_size, r->bind_hash, r->result_hash};
+		head->side[side] = (struct saved_side){r->id_size, r->result_id_size, r->bind_hash, r->result_hash};
 		pieces[n++] = span_of(r->id, r->id_size);
 		pieces[n++] = span_of(r->result_id, r->result_id_size);
 	}
-	pieces[n++] = span_of(p->keyspace, head.keyspace_size);
+	pieces[n++] = span_of(p->keyspace, head->keyspace_size);
 	pieces[n++] = span_of(p->text, p->text_size);
-	pieces[0] = span_of(&head, sizeof(head));
-	keep_record(w, pieces, n);
+	pieces[0] = span_of(head, sizeof(*head));
+	return n;
+}
+
+static void save_one(struct keep_writer *w, const struct prepared *p)
+{
+	struct saved head;
+	struct span pieces[SAVED_PIECES];
+
+	keep_record(w, pieces, saved_pieces(p, &head, pieces));
+}
+
+size_t prepared_record(const struct prepared *p, uint8_t *to, size_t capacity)
+{
+	struct saved head;
+	struct span pieces[SAVED_PIECES];
+	unsigned n = saved_pieces(p, &head, pieces);
+	size_t size = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (to && size + pieces[i].size <= capacity)
+			memcpy(to + size, pieces[i].data, pieces[i].size);
+		size += pieces[i].size;
+	}
+	return size;
 }
 
 int prepared_map_save(struct prepared_map *m, const char *directory, struct error *error)
@@ -391,6 +415,7 @@ void prepared_map_restore(struct prepared_map *m, struct span payload)
 	struct prepared_remote *remote[SIDES] = {NULL};
 	char keyspace[CQL_NAME_MAX + 1] = "";
 	struct prepared *p = NULL;
+	bool known = true; /* every worker's journal has it */
 
 	if (payload.size < sizeof(head))
 		return;
@@ -417,7 +442,10 @@ void prepared_map_restore(struct prepared_map *m, struct span payload)
 	memcpy(keyspace, at, head.keyspace_size);
 	at += head.keyspace_size;
 	pthread_mutex_lock(&m->lock);
-	p = make(m, span_of(at, (size_t)(end - at)), keyspace, (struct columns){0});
+	for (int side = 0; side < SIDES; side++)
+		known &= !remote[side] || find_by_id(m, span_of(remote[side]->id, remote[side]->id_size));
+	if (!known)
+		p = make(m, span_of(at, (size_t)(end - at)), keyspace, (struct columns){0});
 	for (int side = 0; p && side < SIDES; side++) {
 		struct prepared_remote *r = remote[side];
 

@@ -42,6 +42,9 @@ struct prepared {
 struct prepared_slot {
 	struct prepared *prepared;
 	uint32_t uses; /* by requests in flight and records of this worker */
+	uint16_t cell; /* its tables (gap_cell), once asked for; 0 = not yet */
+	uint32_t seen; /* the mirror's: in which write it was met last */
+	uint64_t journaled[SIDES]; /* the mirror's: which journal file has its text */
 };
 
 struct prepared_map *prepared_map_new(void);
@@ -67,7 +70,9 @@ bool prepared_map_changed(struct prepared_map *m);
 int prepared_map_save(struct prepared_map *m, const char *directory, struct error *error);
 /* Number of statements, or −errno. */
 int prepared_map_load(struct prepared_map *m, const char *directory, bool *ret_damaged);
-/* One saved record; malformed ones are ignored (fuzzing). */
+/* An entry as it is saved, here and in the mirror's journal. Returns its size; written when it fits (`to` may be NULL). Any thread. */
+size_t prepared_record(const struct prepared *p, uint8_t *to, size_t capacity);
+/* One saved record; malformed ones, and those whose ids are known, are ignored. */
 void prepared_map_restore(struct prepared_map *m, struct span payload);
 
 static inline struct prepared *prepared_get(struct prepared *p)

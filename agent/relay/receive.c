@@ -128,10 +128,6 @@ static void end_segment(struct session *s, struct span received, size_t payload)
 
 static void flush_upstreams(struct session *s)
 {
-	struct worker *w = s->worker;
-
-	if (w->tap)
-		w->relay->tap->flush(w->tap, TAP_INTENTS);
 	for (int side = 0; side < SIDES; side++)
 		emit_flush(session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET));
 }

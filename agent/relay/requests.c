@@ -295,7 +295,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	}
 	if (mirrored) {
 		struct tap_write write = {.request = &a->request, .statement = a->statement, .slot = a->slot,
-					  .keyspace = s->keyspace, .primary = side};
+					  .way = a->unmirrored, .keyspace = s->keyspace, .primary = side};
 		int r;
 
 		if (!(a->request.params.flags & QUERY_TIMESTAMP) && a->statement->kind != STATEMENT_SCHEMA &&
@@ -323,6 +323,12 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	if (a->slot)
 		e->slot = prepared_use(a->slot);
 	metric_add(w->metrics, METRIC_REQUESTS_WRITE, 1);
+	if (record) {
+		uint64_t pending = w->relay->tap->pending(w->tap);
+
+		if (pending)
+			upstream_cork(&s->up[side], pending);
+	}
 	route_emit(s, side, h, a, envelope, size, edits, edit_count);
 	return GONE_ON;
 }

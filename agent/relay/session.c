@@ -189,7 +189,7 @@ void session_close(struct session *s, enum close_reason reason)
 	metric_add(w->metrics, close_metric[reason], 1);
 	end_all_inflight(s);
 	if (w->tap)
-		w->relay->tap->flush(w->tap, TAP_OUTCOMES);
+		w->relay->tap->flush(w->tap);
 	if (s->client_live) {
 		/* Unread bytes would turn our end into a reset, and the client would never read why, nor the answers before. */
 		if (reason != CLOSE_CLIENT)
@@ -335,8 +335,6 @@ static void parse(struct session *s, const uint8_t *data, size_t size)
 			   s->compression == COMPRESSION_LZ4);
 	emit_begin(&w->emit[EMIT_CLIENT], &s->client, s->segments, s->compression == COMPRESSION_LZ4);
 	used = requests_consume(s, data, size, &want);
-	if (w->tap)
-		w->relay->tap->flush(w->tap, TAP_INTENTS);
 	emit_flush(&w->emit[EMIT_ORIGIN]);
 	emit_flush(&w->emit[EMIT_TARGET]);
 	emit_flush(&w->emit[EMIT_CLIENT]);

@@ -58,6 +58,8 @@ struct upstream {
 	struct input in;
 	struct assembly in_large; /* an answer that must be seen whole and fills several segments */
 	struct addr address;
+	struct upstream *corked_next; /* in the worker's list while corked */
+	uint64_t corked_until;        /* 0 = not corked; see relay_durable() */
 };
 
 struct session {
@@ -134,6 +136,8 @@ ssize_t responses_consume(struct upstream *u, const uint8_t *data, size_t size, 
 
 void upstream_open(struct session *s, enum side side, bool replay);
 void upstream_close(struct upstream *u);
+/* What is sent from now on leaves when relay_durable(`until`) is called. */
+void upstream_cork(struct upstream *u, uint64_t until);
 void upstream_readable(struct conn *c);
 /* replay.c: an envelope during UP_REPLAY. Negative = the cluster refused; the session ends if it is the primary. */
 /* SASL PLAIN (RFC 4616) without an authorization id. Size or −ENOSPC. */

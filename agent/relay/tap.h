@@ -3,7 +3,7 @@
  * The tap: how the relay tells the mirror about writes without knowing it (the mirror stands above the relay).
  *
  *   request parsed ─▶ intent() ─▶ record ─▶ bytes go to the primary ─▶ answer ─▶ outcome(record) ─▶ bytes go to the client
- *                                                flush(INTENTS) before ┘   flush(OUTCOMES) before ┘
+ *                                 (when relay_durable() says so, where pending() is not 0)         flush() ─▶ to the other cluster
  *
  * All calls come from the worker's own thread.
  */
@@ -23,6 +23,7 @@ struct session;
 struct tap_write {
 	const struct request *request;       /* borrows; body uncompressed, as the client sent it */
 	const struct statement *statement;   /* borrows; BATCH: a summary over its children */
+	enum unmirrored way;                 /* MIRRORABLE: repeated with its timestamp; COUNTER: sent once; others: row sync after success */
 	struct prepared_slot *slot;          /* EXECUTE; NULL otherwise */
 	const char *keyspace;                /* the session's current one, "" = none */
 	bool pinned;                         /* the relay sets `timestamp` on the request */
@@ -30,11 +31,9 @@ struct tap_write {
 	enum side primary;                   /* who answers; the record is for the other side */
 };
 
-enum tap_flush { TAP_INTENTS, TAP_OUTCOMES };
-
 struct tap_ops {
-	/* Per-worker state, made before the thread runs. NULL = out of memory. */
-	void *(*open)(void *mirror, struct worker *w);
+	/* Per-worker state, made before the thread runs. NULL with the reason. */
+	void *(*open)(void *mirror, struct worker *w, struct error *error);
 	/* Begins to close connections and timers (the worker's thread); the loop ends when they are gone. */
 	void (*close)(void *tap);
 	/* After the loop has ended. */
@@ -49,8 +48,14 @@ struct tap_ops {
 	/* What became of it. Takes the record. */
 	void (*outcome)(void *tap, struct record *record, enum write_outcome outcome);
 
-	/* Everything said so far must be as durable as configured when this returns. */
-	void (*flush)(void *tap, enum tap_flush what);
+	/*
+	 * The number under which relay_durable() will say that the last intent is as durable as configured: until then its request
+	 * must not leave. 0: it may go at once.
+	 */
+	uint64_t (*pending)(void *tap);
+
+	/* A batch of answers has been worked through: what they queued may be sent. */
+	void (*flush)(void *tap);
 
 	/* The course of the worker has changed (direction, mirroring on or off). */
 	void (*course)(void *tap, const struct course *course);
@@ -59,5 +64,7 @@ struct tap_ops {
 	bool (*idle)(void *tap);
 };
 
+/* For the tap: intents up to this number are durable; their requests go out. */
+void relay_durable(struct worker *w, uint64_t number);
 /* For the tap: space is there again; sessions that got −EAGAIN go on. */
 void relay_resume_stalled(struct worker *w);

@@ -70,8 +70,62 @@ static void on_failed(struct conn *c, int error)
 	lost(u, error);
 }
 
+static bool unlink_corked(struct upstream **list, struct upstream *u)
+{
+	while (*list && *list != u)
+		list = &(*list)->corked_next;
+	if (!*list)
+		return false;
+	*list = u->corked_next;
+	return true;
+}
+
+static void forget_corked(struct upstream *u)
+{
+	struct worker *w = u->session->worker;
+
+	if (u->corked_until && !unlink_corked(&w->corked, u))
+		unlink_corked(&w->uncorking, u);
+	u->corked_until = 0;
+}
+
+void upstream_cork(struct upstream *u, uint64_t until)
+{
+	struct worker *w = u->session->worker;
+
+	if (!u->corked_until) {
+		u->corked_next = w->corked;
+		w->corked = u;
+		conn_cork(&u->conn);
+	}
+	u->corked_until = until;
+}
+
+void relay_durable(struct worker *w, uint64_t number)
+{
+	struct upstream **at = &w->corked, *u;
+
+	while ((u = *at)) {
+		if (u->corked_until > number) {
+			at = &u->corked_next;
+			continue;
+		}
+		*at = u->corked_next;
+		u->corked_next = w->uncorking;
+		w->uncorking = u;
+	}
+	/* Uncorking one may close others, which takes them off the list. */
+	w->turn_ns = clock_now_ns();
+	while ((u = w->uncorking)) {
+		w->uncorking = u->corked_next;
+		u->corked_until = 0;
+		conn_uncork(&u->conn);
+	}
+}
+
 void upstream_close(struct upstream *u)
 {
+	forget_corked(u);
 	dial_cancel(u->dial);
 	u->dial = NULL;
 	u->state = u->conn_live ? UP_CLOSED : UP_ABSENT;
@@ -131,10 +185,11 @@ static void flush_answers(struct session *s)
 {
 	struct worker *w = s->worker;
 
-	if (w->tap)
-		w->relay->tap->flush(w->tap, TAP_OUTCOMES);
 	emit_flush(&w->emit[EMIT_CLIENT]);
 	w->emit[EMIT_CLIENT].conn = NULL;
+	/* Behind the client's answer: the other cluster can wait, and the journal has it. */
+	if (w->tap)
+		w->relay->tap->flush(w->tap);
 }
 
 static void work(struct upstream *u, const uint8_t *data, size_t size);

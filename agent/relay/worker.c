@@ -354,9 +354,9 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	    add_listener(w, &r->options.agent4, true, error) < 0 || add_listener(w, &r->options.agent6, true, error) < 0)
 		return NULL;
 	if (r->tap) {
-		w->tap = r->tap->open(r->mirror, w);
+		w->tap = r->tap->open(r->mirror, w, error);
 		if (!w->tap)
-			goto out;
+			return NULL;
 	}
 	return w;
 out:

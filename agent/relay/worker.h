@@ -42,6 +42,7 @@ struct worker {
 	uint32_t next_node[SIDES];
 	struct prepared_cache *prepared;
 	void *tap;
+	struct upstream *corked, *uncorking; /* their requests wait for the journal; are about to go */
 	struct gap *gap; /* writes that are not mirrored, for the ledger */
 	/* Scratch for the session that is being worked on. */
 	struct emit emit[EMITS];

@@ -22,6 +22,7 @@
 #include "cql/request.h"
 #include "cql/response.h"
 #include "mirror/mirror.h"
+#include "mirror/recovery.h"
 #include "relay/session.h"
 
 #define ROOM (1u << 20)
@@ -177,14 +178,13 @@ static struct relay relay;
 static struct mirror mirror;
 
 static size_t small_budget; /* 0 = enough */
-static uint64_t retain_ns;
+static unsigned retain_ms;
 
 static inline void agent_start(unsigned workers, const struct course *course)
 {
 	struct error error = {""};
 
 	memset(&relay, 0, sizeof(relay));
-	memset(&mirror, 0, sizeof(mirror));
 	relay.options = (struct relay_options){.workers = workers, .sessions_max = 100, .requests_max = 1000, .session_requests_max = 100,
 					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true,
 					       .state_directory = ""};
@@ -193,7 +193,10 @@ static inline void agent_start(unsigned workers, const struct course *course)
 	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = "", .password = ""};
 	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = "", .password = ""};
 	relay.course = *course;
-	mirror = (struct mirror){.relay = &relay, .budget = small_budget ? small_budget : 8u << 20, .retain_ns = retain_ns, .consistency = {-1, -1}};
+	assert_int_equal(mirror_open(&mirror, &relay,
+				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms,
+							      .consistency = {-1, -1}, .state_directory = ""},
+				     &(struct recovery_found){0}, &error), 0);
 	assert_int_equal(relay_start(&relay, &mirror_tap, &mirror, &error), 0);
 	assert_int_equal(relay_set_course(&relay, course, NULL, NULL), 0);
 	relay_serve(&relay);
@@ -203,6 +206,7 @@ static inline void agent_stop(void)
 {
 	relay_stop(&relay);
 	relay_done(&relay);
+	mirror_close(&mirror);
 	cluster_stop(&origin);
 	cluster_stop(&target);
 }

@@ -206,9 +206,9 @@ static void full_journal_holds_clients_for_ever(void **unused)
 		cluster_start(&origin, plain_answer);
 		cluster_start(&target, plain_answer);
 		small_budget = 1 << 20;
-		retain_ns = retain ? 600ull * 1000000000u : 0;
+		retain_ms = retain ? 600000 : 0;
 		agent_start(1, &mirroring);
-		small_budget = retain_ns = 0;
+		small_budget = retain_ms = 0;
 		atomic_store(&target.hold_writes, true);
 		memset(text, ' ', sizeof(text) - 1);
 		memcpy(text, "INSERT INTO ks.t (k) VALUES (1)", 31);

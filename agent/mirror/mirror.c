@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mirror/mirror.h"
+
+#include "base/log.h"
+#include "mirror/recovery.h"
+
+int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
+		struct error *error)
+{
+	int r;
+
+	*m = (struct mirror){.relay = relay, .options = *options};
+	m->journals.budget = options->budget;
+	/* Both directions of each worker need some files at least. */
+	m->journals.file_size = options->budget / (relay->options.workers * 16u) & ~(size_t)4095;
+	if (m->journals.file_size > JOURNAL_FILE_MAX)
+		m->journals.file_size = JOURNAL_FILE_MAX;
+	if (m->journals.file_size < JOURNAL_FILE_MIN)
+		m->journals.file_size = JOURNAL_FILE_MIN;
+	m->journals.retain_ns = (uint64_t)options->retain_ms * 1000000u;
+	m->journals.epoch = &m->barriers;
+	holds_init(&m->holds, options->strict_holds);
+	r = recovery_open(options->state_directory, options->sync, &m->journals, &m->recovery, found, error);
+	if (r < 0)
+		return r;
+	atomic_store(&m->recovered_barriers, (uint32_t)found->barriers);
+	if (found->files)
+		log_info("mirror", "journal of %u earlier run%s: %llu writes to deliver, %llu in doubt, %llu MiB read in %llu ms", found->lives,
+			 found->lives == 1 ? "" : "s", (unsigned long long)found->queued, (unsigned long long)found->in_doubt,
+			 (unsigned long long)found->bytes >> 20, (unsigned long long)found->nanoseconds / 1000000);
+	return 0;
+}
+
+void mirror_close(struct mirror *m)
+{
+	if (!m->relay)
+		return;
+	recovery_close(m->recovery);
+	holds_done(&m->holds);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A record: the handle in memory of one entry of the journal, while something is being done with it. What waits for long has none.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mirror/journal_file.h"
+#include "relay/prepared.h"
+
+struct barrier;
+
+enum record_kind { RECORD_WRITE, RECORD_BARRIER, RECORD_MARK };
+
+struct record {
+	struct record *next;           /* in a queue of the dispatch, or of free ones */
+	struct journal_file *file;     /* NULL: a MARK */
+	struct prepared_slot *slot;    /* EXECUTE */
+	struct barrier *barrier;       /* BARRIER: ours; MARK: another worker's */
+	uint64_t acknowledged_ns;
+	uint64_t retry_ns;             /* delayed: when again */
+	int64_t timestamp;             /* µs; valid when pinned */
+	size_t at;                     /* where the entry stands in its file */
+	uint32_t now;                  /* s: when the client's request came: a late write must not live longer */
+	uint32_t body_size;
+	int32_t last_error;
+	uint16_t attempts;             /* MARK: 1 = its barrier was told that it was reached */
+	uint16_t cell;                 /* its tables (relay/gap.h) */
+	uint8_t kind;                  /* enum record_kind */
+	uint8_t entry;                 /* enum journal_kind */
+	uint8_t to;                    /* enum side */
+	uint8_t version, opcode, header_flags;
+	uint8_t statement;             /* enum statement_kind */
+	bool pinned, needs_keyspace;   /* needs_keyspace: a table name without keyspace in a text */
+	bool serial;                   /* it was conditional */
+	bool unknown;                  /* the primary may or may not have applied it */
+	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */
+	char keyspace[CQL_NAME_MAX + 1];
+};
+
+/* The request's body, as the client sent it (borrowed; valid while the record is). */
+static inline struct span record_body(const struct record *r)
+{
+	return journal_body(journal_file_entry(r->file, r->at));
+}
