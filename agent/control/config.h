@@ -112,6 +112,9 @@ struct config {
 		bool strict_holds;
 	} journal;
 	struct {
+		uint32_t threads, settle_millis, again_minutes;
+	} row_sync;
+	struct {
 		int mode, client; /* enum config_auth_mode, config_auth_client */
 	} auth;
 	int ddl, topology, acknowledgement; /* enums above */

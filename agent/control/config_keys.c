@@ -344,6 +344,13 @@ const struct config_key config_keys[] = {
     BOOL("journal.strictHolds", journal.strict_holds, "false",
 	 "Every UPDATE, DELETE, BATCH and TRUNCATE waits while its table is on hold, not only what a load could undo"),
 
+    NUMBER("rowSync.threads", row_sync.threads, "2", 1, 16,
+	   "Threads that compare rows of both clusters, for what cannot be repeated; each has a connection to each"),
+    NUMBER("rowSync.settleMillis", row_sync.settle_millis, "3000", 0, 600000,
+	   "How long after a write of unknown outcome its rows are compared; longer than the clusters' own write time-outs"),
+    NUMBER("rowSync.againMinutes", row_sync.again_minutes, "180", 0, 10080,
+	   "After how long they are compared once more, since hints may bring it late (max_hint_window); 0 = not at all"),
+
     ENUM("auth.mode", auth.mode, "passthrough", auth_mode_names,
 	 "passthrough = the client's own handshake with the origin; configured = origin.username for every "
 	 "session"),

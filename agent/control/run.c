@@ -251,6 +251,9 @@ static int open_mirror(struct node *n, struct error *error)
 				   .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
 				   .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency},
 				   .sync = syncs[c->journal.sync], .sync_ms = c->journal.sync_millis,
+				   .rows_threads = c->row_sync.threads,
+				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,
+				   .again_ns = (uint64_t)c->row_sync.again_minutes * 60000000000u,
 				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
 	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);
 
@@ -343,6 +346,7 @@ int agent_run(const struct config *config, struct error *error)
 	n->service = NULL;
 	admin_stop(n->admin);
 	http_stop(n->http);
+	mirror_stop(&n->mirror);
 	relay_stop(&n->relay);
 	gaps_stop(n);
 	if (n->intercept)

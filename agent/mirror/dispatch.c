@@ -12,6 +12,7 @@
 #include "mirror/barrier.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/rows.h"
 #include "mirror/tap.h"
 #include "mirror/target.h"
 
@@ -124,7 +125,9 @@ static void finish(struct dispatch *d, struct record *r, bool applied)
 
 void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause)
 {
-	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME};
+	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME,
+					     [GAP_LWT] = METRIC_UNMIRRORED_LWT, [GAP_COUNTER] = METRIC_UNMIRRORED_COUNTER,
+					     [GAP_UNCLASSIFIED] = METRIC_UNMIRRORED_UNCLASSIFIED};
 
 	if (cause == GAP_DEAD)
 		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
@@ -412,13 +415,39 @@ static bool fence(struct dispatch *d, struct record *r)
 	return clear_before_head(d) && (!b || atomic_load(&b->unreached) == 0);
 }
 
+void dispatch_postpone(struct dispatch *d, struct record *r)
+{
+	d->flying--;
+	prepared_release(r->slot);
+	journal_spill(r);
+}
+
+static void sync_rows(struct dispatch *d, struct record *r)
+{
+	int e = rows_submit(d, r);
+
+	d->flying++;
+	if (e == 0)
+		return;
+	d->flying--;
+	if (e == -EAGAIN || e == -ECANCELED)
+		delay(d, r, CQL_OVERLOADED);
+	else
+		dispatch_give_up(d, r, rows_cause(r, e));
+}
+
 /* Sends the head, or hands it to the row sync. False: not now. */
 static bool send_head(struct dispatch *d, struct record *r)
 {
 	struct prepared *missing;
-	struct target *t = choose(d);
+	struct target *t;
 	int e;
 
+	if (r->entry == ENTRY_ROWS) {
+		sync_rows(d, pop(d));
+		return true;
+	}
+	t = choose(d);
 	if (!t)
 		return false;
 	e = target_send(t, r, &missing);
@@ -588,12 +617,17 @@ static enum journal_take lose(void *context, struct record *r)
 void dispatch_close(struct dispatch *d)
 {
 	bool keep = d->mirror->journals.directory >= 0;
+	struct record *r;
 	uint32_t left;
 
 	d->space = NULL;
 	d->settled = NULL;
 	while (d->target_count)
 		target_free(d->targets[--d->target_count]);
+	while ((r = rows_take_back(d))) {
+		r->next = NULL;
+		drop_list(d, r, keep);
+	}
 	drop_list(d, d->head, keep);
 	drop_list(d, d->delayed, keep);
 	drop_list(d, d->parked, keep);

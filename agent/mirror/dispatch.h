@@ -5,8 +5,9 @@
  *                     ┌────────────── retry after back-off ◀─ delayed ◀─ transient error
  *                     ▼                                                      │
  *   dispatch_push ─▶ queue ─▶ pump ─▶ target (stream ids) ─▶ answer ─────────┼─▶ confirmed: the journal keeps it for a while
- *        │            ▲  ▲     └▶ parked: its statement is being prepared    └─▶ permanent error: dead letter
- *        │            │  └──────────── prepared ◀──────────┘
+ *        │            ▲  ▲     ├▶ parked: its statement is being prepared    └─▶ permanent error: dead letter
+ *        │            │  └─────┘
+ *        │            │        └▶ row sync (rows.h) ─▶ done, or on the gap ledger
  *        └▶ journal ──┘ refill (backlog.c)
  *
  * Memory is bounded by DISPATCH_LIVE records; what comes beyond that waits in the journal, and as soon as something waits there all
@@ -46,6 +47,7 @@ struct dispatch {
 	unsigned dead_untold;           /* dead letters since the last log line */
 	uint64_t dead_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
+	struct rows_job *rows;          /* records in row sync */
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
@@ -76,7 +78,7 @@ bool dispatch_idle(const struct dispatch *d);
 /* The journal lacks space: what is kept only as a precaution goes. False: there is none. */
 bool dispatch_shrink(struct dispatch *d);
 
-/* ---- for target.c */
+/* ---- for target.c and rows.c */
 
 /* A node that was lost is back: what it may have forgotten is sent again. */
 void dispatch_repeat(struct dispatch *d);
@@ -85,6 +87,8 @@ void dispatch_repeat(struct dispatch *d);
 void dispatch_applied(struct dispatch *d, struct record *r);
 /* It refused, failed, or was lost: retried or dead by error class. `code`: enum cql_error, or −errno for a lost connection. */
 void dispatch_failed(struct dispatch *d, struct record *r, int32_t code);
+/* Nothing came of it for now: it waits in the journal. */
+void dispatch_postpone(struct dispatch *d, struct record *r);
 /* The record's statement has to be prepared first: it waits until dispatch_prepared(). */
 void dispatch_park(struct dispatch *d, struct record *r);
 /* `p` was prepared on the cluster (code 0), or could not be. */

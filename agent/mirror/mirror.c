@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mirror/mirror.h"
 
+#include <errno.h>
+
 #include "base/log.h"
 #include "mirror/recovery.h"
+#include "mirror/rowsync.h"
 
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
 		struct error *error)
@@ -23,6 +26,13 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 	r = recovery_open(options->state_directory, options->sync, &m->journals, &m->recovery, found, error);
 	if (r < 0)
 		return r;
+	if (relay->options.cluster[TARGET].node_count) {
+		struct rowsync_options rows = {.relay = &relay->options, .threads = options->rows_threads};
+
+		m->rowsync = rowsync_new(&rows, error);
+		if (!m->rowsync)
+			return -ENOMEM;
+	}
 	atomic_store(&m->recovered_barriers, (uint32_t)found->barriers);
 	if (found->files)
 		log_info("mirror", "journal of %u earlier run%s: %llu writes to deliver, %llu in doubt, %llu MiB read in %llu ms", found->lives,
@@ -31,10 +41,17 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 	return 0;
 }
 
+void mirror_stop(struct mirror *m)
+{
+	if (m->rowsync)
+		rowsync_stop(m->rowsync);
+}
+
 void mirror_close(struct mirror *m)
 {
 	if (!m->relay)
 		return;
+	rowsync_free(m->rowsync);
 	recovery_close(m->recovery);
 	holds_done(&m->holds);
 }

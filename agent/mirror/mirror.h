@@ -20,6 +20,7 @@
 enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 
 struct recovery;
+struct rowsync;
 
 struct mirror_options {
 	size_t budget;              /* bytes of the journal, node-wide */
@@ -29,6 +30,8 @@ struct mirror_options {
 	enum journal_sync sync;
 	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
 	bool strict_holds;
+	unsigned rows_threads;      /* row sync */
+	uint64_t settle_ns, again_ns; /* after an unknown outcome: when the rows are compared, and when once more (0 = never) */
 	const char *state_directory; /* borrowed; "" = the journal is in memory */
 };
 
@@ -37,6 +40,8 @@ struct mirror {
 	struct mirror_options options;
 	struct journals journals;
 	struct recovery *recovery;
+	struct rowsync *rowsync;
+	_Atomic uint32_t rows_again; /* row syncs that nobody waits for */
 	struct holds holds;
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
 	_Atomic uint32_t connected[SIDES];
@@ -49,6 +54,8 @@ struct recovery_found;
 /* Opens the journal and takes over what an earlier life left. Before relay_start(). 0, or −errno with the reason. */
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
 		struct error *error);
+/* Row syncs end; what is not done waits in the journal. Before relay_stop(). */
+void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */
 void mirror_close(struct mirror *m);
 

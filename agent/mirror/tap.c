@@ -221,6 +221,14 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		dispatch_push(&t->dispatch[to], r);
 		return;
 	}
+	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
+		/* It stays in doubt on disk, and its rows are compared. */
+		r->unknown = true;
+		r->entry = ENTRY_ROWS;
+		r->acknowledged_ns = t->worker->turn_ns;
+		dispatch_push(&t->dispatch[to], r);
+		return;
+	}
 	metric_add(m, outcome == WRITE_UNKNOWN ? METRIC_UNMIRRORED_UNKNOWN_OUTCOME : METRIC_MIRROR_REFUSED_BY_PRIMARY, 1);
 	if (outcome == WRITE_UNKNOWN)
 		missing_note(t->worker, r, GAP_UNKNOWN_OUTCOME);

@@ -40,7 +40,7 @@ static const struct {
      "c.yaml:2: unknown key 'listen.zzzzzzzzz'; allowed in listen: address, port, agentAddress, "
      "agentAddress6, agentPort"},
     {"unknown section", "\n\nxyzxyzxyz:\n  a: 1\n",
-     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, auth, "
+     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, rowSync, auth, "
      "ddl, topology, "
      "acknowledgement, state, admin, http, log, phase, migration"},
     {"case matters", "origin:\n  contactpoints: [a]\n",
