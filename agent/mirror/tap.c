@@ -99,8 +99,11 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 {
 	struct tap *t = tap;
 	const struct request *q = w->request;
-	struct record *r = journal_intent(t->journal, q->body.size);
+	struct record *r;
 
+	if (w->way != MIRRORABLE)
+		return -ENOTSUP;
+	r = journal_intent(t->journal, q->body.size);
 	/* Retained records are only a precaution: they make room first. */
 	while (!r && (dispatch_shrink(&t->dispatch[TARGET]) || dispatch_shrink(&t->dispatch[ORIGIN])))
 		r = journal_intent(t->journal, q->body.size);
