@@ -57,6 +57,7 @@ METRIC(UNMIRRORED_SHED, "counter", "cqlferry_unmirrored_total", "cause=\"shed\""
 METRIC(UNMIRRORED_DEAD, "counter", "cqlferry_unmirrored_total", "cause=\"dead_letter\"", "")
 METRIC(UNMIRRORED_POLICY, "counter", "cqlferry_unmirrored_total", "cause=\"policy\"", "")
 METRIC(UNMIRRORED_BYPASS, "counter", "cqlferry_unmirrored_total", "cause=\"bypass\"", "")
+METRIC(FUNCTIONS_REPLACED, "counter", "cqlferry_functions_replaced_total", "", "Requests in which now(), uuid() and the like became one value for both clusters")
 METRIC(PREPARED_ENTRIES, "gauge", "cqlferry_prepared_entries", "", "Prepared statements in the node-wide map")
 METRIC(PREPARED_MISSES, "counter", "cqlferry_prepared_misses_total", "", "EXECUTE or BATCH with an id that the map does not know")
 METRIC(HOLDS, "counter", "cqlferry_holds_total", "", "Times that requests were held for a switch")

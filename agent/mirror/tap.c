@@ -174,8 +174,6 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};
 	struct record *r = NULL;
 
-	if (w->way != MIRRORABLE)
-		return -ENOTSUP;
 	if (j.kind == ENTRY_BARRIER)
 		j.timestamp = (int64_t)atomic_fetch_add(&t->mirror->barriers, 1);
 	if (slot_count >= 0)

@@ -49,6 +49,7 @@ struct upstream {
 	bool discard;        /* the body that is passing is dropped */
 	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
 	bool blocked;        /* bytes in `in` wait for the end of the other side's answer */
+	bool rebind;         /* bound to a keyspace that the session has left: closed once it is quiet, and opened again when needed */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
 	int16_t passing_stream;
 	uint32_t inflight;

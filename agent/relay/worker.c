@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "net/listener.h"
+#include "relay/instants.h"
 #include "relay/session.h"
 #include "relay/tap.h"
 
@@ -338,9 +339,10 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	w->rx = malloc(WORKER_RX);
 	w->metrics = aligned_alloc(64, sizeof(*w->metrics));
 	w->prepared = prepared_cache_new(r->prepared);
+	w->instants = instants_new(index);
 	w->gap = gap_new();
 	pthread_mutex_init(&w->inbox_lock, NULL);
-	if (!w->rx || !w->metrics || !w->prepared || !w->gap || uv_loop_init(&w->loop) < 0)
+	if (!w->rx || !w->metrics || !w->prepared || !w->instants || !w->gap || uv_loop_init(&w->loop) < 0)
 		goto out;
 	memset(w->metrics, 0, sizeof(*w->metrics));
 	metrics_register(w->metrics);
@@ -394,6 +396,7 @@ void worker_free(struct worker *w)
 	if (w->tap)
 		w->relay->tap->free(w->tap);
 	prepared_cache_free(w->prepared);
+	instants_free(w->instants);
 	gap_free(w->gap);
 	metrics_unregister(w->metrics);
 	pthread_mutex_destroy(&w->inbox_lock);

@@ -41,6 +41,7 @@ struct worker {
 	uint64_t turn_ns;       /* CLOCK_MONOTONIC, taken once for each batch of input */
 	uint32_t next_node[SIDES];
 	struct prepared_cache *prepared;
+	struct instants *instants; /* values in place of now() and the like */
 	void *tap;
 	struct upstream *corked, *uncorking; /* their requests wait for the journal; are about to go */
 	struct gap *gap; /* writes that are not mirrored, for the ledger */
