@@ -19,13 +19,10 @@
 static void count_in(struct ledger_sums *sums, const struct ledger_record *r)
 {
 	struct ledger_record one = *r;
-	/* Connections beyond the limit of spans, seen again: counted when they began. */
-	bool again = r->kind == LEDGER_BYPASS && !r->id && r->approximate;
 
 	if (r->type != LEDGER_GAP)
 		return;
-	if (!one.count && !again)
-		one.count = 1;
+	one.count = ledger_weight(r);
 	ledger_sums_add(sums, &one);
 }
 
