@@ -361,7 +361,6 @@ int agent_run(const struct config *config, struct error *error)
 		while (handover_due(n));
 		n->serving = false;
 	}
-	vigil_stop(n);
 	phases_stop(n->phases);
 	service_stop(n->service);
 	n->service = NULL;
@@ -371,6 +370,7 @@ int agent_run(const struct config *config, struct error *error)
 	gaps_stop(n);
 	if (n->intercept)
 		steer_stop(n);
+	vigil_stop(n);
 	while (n->keep_running)
 		uv_run(&n->loop, UV_RUN_ONCE);
 	if (handover_given(n)) {

@@ -23,6 +23,7 @@ struct vigil {
 	struct node *node;
 	uv_work_t work;
 	bool running;
+	_Atomic bool stopping; /* no further question */
 	unsigned seconds;
 	bool preflight; /* this round makes one */
 	/* Of the round that is under way; the main loop looks at it when that has ended. */
@@ -45,7 +46,7 @@ static void measure(struct vigil *v, enum side side)
 	struct reading *k = &v->fresh[side];
 
 	*k = (struct reading){.error = "no contact point is configured"};
-	for (unsigned i = 0; i < c->node_count && !k->known; i++) {
+	for (unsigned i = 0; i < c->node_count && !k->known && !atomic_load(&v->stopping); i++) {
 		struct client *client = NULL;
 		struct error error = {""};
 
@@ -76,7 +77,7 @@ static void work(uv_work_t *w)
 	for (int side = 0; side < SIDES; side++)
 		measure(v, side);
 	v->problems = v->failures = 0;
-	if (v->preflight)
+	if (v->preflight && !atomic_load(&v->stopping))
 		preflight_run(o->cluster, o->mark, v->node->config->limits.max_clock_skew_millis, found, v);
 }
 
@@ -130,6 +131,8 @@ static void worked(uv_work_t *w, int status)
 
 	(void)status;
 	v->running = false;
+	if (atomic_load(&v->stopping))
+		return;
 	for (int side = 0; side < SIDES; side++)
 		judge_clock(v, side);
 	judge_preflight(v);
@@ -194,6 +197,7 @@ void vigil_stop(struct node *n)
 
 	if (!v)
 		return;
+	atomic_store(&v->stopping, true);
 	while (v->running)
 		uv_run(&n->loop, UV_RUN_ONCE);
 	json_decref(v->shown);

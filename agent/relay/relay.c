@@ -159,7 +159,10 @@ static void stop_one(struct worker *w, void *context)
 
 void relay_stop(struct relay *r)
 {
-	relay_each_worker(r, stop_one, NULL, NULL);
+	/* Not as a round: a worker may have ended by itself, and takes its message no more. */
+	for (unsigned i = 0; i < r->worker_count; i++)
+		if (worker_post(r->workers[i], stop_one, NULL) < 0)
+			abort();
 	for (unsigned i = 0; i < r->worker_count; i++)
 		pthread_join(r->workers[i]->thread, NULL);
 }
