@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -52,6 +53,18 @@ bool handover_given(const struct node *n)
 	return n->handover && handover_of(n)->stage >= GIVEN;
 }
 
+const char *handover_state(const char *directory, char id[HANDOVER_STATE_MAX])
+{
+	struct stat st;
+
+	id[0] = 0;
+	if (directory[0] && stat(directory, &st) < 0)
+		snprintf(id, HANDOVER_STATE_MAX, "none");
+	else if (directory[0])
+		snprintf(id, HANDOVER_STATE_MAX, "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+	return id;
+}
+
 /* ---- the request */
 
 static void on_request(struct admin_reply *reply, const json_t *request, void *context)
@@ -59,6 +72,7 @@ static void on_request(struct admin_reply *reply, const json_t *request, void *c
 	struct handover *h = context;
 	struct node *n = h->node;
 	json_int_t protocol = json_integer_value(json_object_get(request, "protocol"));
+	char state[HANDOVER_STATE_MAX];
 
 	if (protocol != HANDOVER_PROTOCOL) {
 		admin_fail(reply, "this agent hands over by another protocol", "stop it (SIGTERM), and start the new one without takeover");
@@ -69,7 +83,8 @@ static void on_request(struct admin_reply *reply, const json_t *request, void *c
 	} else if (!phases_settled(n->phases)) {
 		admin_fail(reply, "a phase change is under way", "wait for it: cqlferry status");
 	} else if (json_is_true(json_object_get(request, "probe"))) {
-		admin_done(reply, json_pack("{s:i, s:s}", "pid", (int)getpid(), "version", CQLFERRY_VERSION));
+		admin_done(reply, json_pack("{s:i, s:s, s:s}", "pid", (int)getpid(), "version", CQLFERRY_VERSION, "state",
+					    handover_state(n->config->state.directory, state)));
 	} else {
 		h->reply = reply;
 		h->successor = (int)json_integer_value(json_object_get(request, "pid"));

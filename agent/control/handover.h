@@ -4,7 +4,7 @@
  *
  *   the new one (takeover.c)                                   the old one (handover.c)
  *   ▶ {"command":"handover","probe":true,"protocol":1}         on the admin socket
- *   ◀ {"ok":true,"pid":4711,"version":"…"}
+ *   ◀ {"ok":true,"pid":4711,"version":"…","state":"65025:4242"}   device and inode of state.directory: it must be the same one
  *     loads its programs, takes the links over
  *   ▶ {"command":"handover","protocol":1,"pid":4712}           on a connection of its own, which stays
  *                                                              writes and releases phase, ledger, state files, HTTP port, migration
@@ -33,6 +33,10 @@
 #define HANDOVER_ACCEPT_MS 200 /* connects that were steered to the old address arrive within milliseconds */
 #define HANDOVER_ANSWER_MS 20000
 #define HANDOVER_LINE_MAX (1u << 20)
+
+#define HANDOVER_STATE_MAX 48
+/* What tells one state directory from another, whatever it is mounted as; "" = nothing is kept. Returns `id`. */
+const char *handover_state(const char *directory, char id[HANDOVER_STATE_MAX]);
 
 /* ---- the old agent */
 

@@ -34,6 +34,7 @@ int takeover_find(struct node *n, struct error *error)
 	const char *socket = n->config->admin.socket, *text, *hint;
 	json_t *request = json_pack("{s:s, s:b, s:i}", "command", "handover", "probe", 1, "protocol", HANDOVER_PROTOCOL), *answer = NULL;
 	struct error why = {""};
+	char state[HANDOVER_STATE_MAX];
 	struct takeover *t;
 	int r = request ? admin_call(socket, request, PROBE_MS, NULL, NULL, &answer, &why) : -ENOMEM;
 
@@ -47,6 +48,14 @@ int takeover_find(struct node *n, struct error *error)
 		hint = json_string_value(json_object_get(answer, "hint"));
 		r = error_set(error, -EBUSY, "the agent at '%s' does not hand over: %s; %s", socket, text ? text : "it gives no reason",
 			      hint ? hint : stop_it);
+		json_decref(answer);
+		return r;
+	}
+	/* Another directory knows neither phase nor gaps: after a crash it would be another cluster that is written to. */
+	text = json_string_value(json_object_get(answer, "state"));
+	if (!text || strcmp(text, handover_state(n->config->state.directory, state)) != 0) {
+		r = error_set(error, -EINVAL, "the agent at '%s' keeps its phase elsewhere: state.directory ('%s') must be the same one for both",
+			      socket, n->config->state.directory);
 		json_decref(answer);
 		return r;
 	}

@@ -154,15 +154,14 @@ def test_a_successor_that_fails_leaves_the_old_agent_serving(make_agent, pods, o
     load.wait_running(40)
     old = agent.process
     good = agent.config
-    # Both fail after the handover: an address that is not this machine's, and a directory that knows nothing of the phase.
-    for wrong, word in (({"http": {"address": "203.0.113.7"}}, "203.0.113.7"),
-                        ({"state": {"directory": agent.state + "-other"}}, "state.directory")):
+    # Before the handover: a directory that knows nothing of the phase. After it: an address that is not this machine's.
+    for wrong, word, given in (({"state": {"directory": agent.state + "-other"}}, "state.directory", False),
+                               ({"http": {"address": "203.0.113.7"}}, "203.0.113.7", True)):
         agent.config = lab.merge(good, wrong)
         agent.start(ready=False, more=["--takeover"])
         assert agent.process.wait(20) == 1
-        assert word in agent.log()
         agent.process, agent.config = old, good
-        lab.wait_until(lambda: "did not take over" in agent.log(), 15, "the old agent takes all back")
+        lab.wait_until(lambda: word in agent.log() and ("did not take over" in agent.log()) == given, 15, agent.log)
         lab.wait_until(lambda: agent.http("/readyz")[0] == 200, 15, "its HTTP port is there again")
     assert agent.status()["phase"] == "mirror"
     agent.phase("observe")
