@@ -110,6 +110,31 @@ int cli_socket(struct cli *cli, const char **ret_path, struct error *error)
 	return 0;
 }
 
+int cli_directory(struct cli *cli, const char **ret_path, struct error *error)
+{
+	struct config config;
+	int rc;
+
+	if (cli->directory) {
+		*ret_path = cli->directory;
+		return 0;
+	}
+	rc = config_load(&config, cli_config_file(cli), environ, error);
+	if (rc < 0)
+		return rc;
+	snprintf(cli->directory_path, sizeof(cli->directory_path), "%s", config.state.directory);
+	config_done(&config);
+	if (!cli->directory_path[0])
+		return error_set(error, -ENOENT, "state.directory is empty: nothing is kept on disk");
+	*ret_path = cli->directory_path;
+	return 0;
+}
+
+bool cli_no_agent(int code)
+{
+	return code == -ENOENT || code == -ECONNREFUSED;
+}
+
 static void on_progress(const char *text, void *context)
 {
 	const struct cli *cli = context;
@@ -141,7 +166,7 @@ int cli_ask(struct cli *cli, const char *command, json_t *request, int timeout_m
 	if (ret_code)
 		*ret_code = rc;
 	if (rc < 0) {
-		if (!ret_code || (rc != -ENOENT && rc != -ECONNREFUSED))
+		if (!ret_code || !cli_no_agent(rc))
 			cli_failed(command, "%s", error.text);
 		return CLI_FAILED;
 	}

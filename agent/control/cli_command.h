@@ -26,11 +26,11 @@ struct cli_option {
 /* Options that several commands have, and the hooks. */
 struct cli {
 	const struct cli_hooks *hooks;
-	const char *config_file, *socket;
+	const char *config_file, *socket, *directory;
 	bool json;
 	bool lines; /* --json: the answer on one line, as the progress lines before it are */
 	bool color; /* standard output is a terminal and NO_COLOR is not set */
-	char socket_path[128];
+	char socket_path[128], directory_path[4096];
 };
 
 struct cli_command {
@@ -42,6 +42,27 @@ struct cli_command {
 	 * help). */
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
+
+/* Rows that many commands have, for their tables. */
+#define CLI_OPTION_SOCKET(cli_)                                                                   \
+	{                                                                                         \
+		.name = "socket", .type = CLI_TEXT, .value = "PATH", .place.text = &(cli_)->socket, \
+		.help = "the agent's admin.socket"                                                \
+	}
+#define CLI_OPTION_CONFIG(cli_)                                                                          \
+	{                                                                                                \
+		.name = "config", .type = CLI_TEXT, .value = "FILE", .place.text = &(cli_)->config_file, \
+		.help = "configuration that names it"                                                    \
+	}
+#define CLI_OPTION_DIRECTORY(cli_)                                                                        \
+	{                                                                                                 \
+		.name = "directory", .type = CLI_TEXT, .value = "DIR", .place.text = &(cli_)->directory,   \
+		.help = "read the files of that state.directory instead of asking the agent"              \
+	}
+#define CLI_OPTION_JSON(cli_)                                                                              \
+	{                                                                                                  \
+		.name = "json", .type = CLI_FLAG, .place.flag = &(cli_)->json, .help = "answer in JSON" \
+	}
 
 extern const struct cli_command cli_commands[];
 extern const size_t cli_command_count;
@@ -67,6 +88,15 @@ const char *cli_config_file(const struct cli *cli);
 
 /* Where the agent listens: --socket, else what the configuration says. 0 or −errno with a text. */
 int cli_socket(struct cli *cli, const char **ret_path, struct error *error);
+
+/*
+ * For commands that read what the agent keeps on disk: where that is. --directory, else state.directory of the configuration. 0, or −errno
+ * with a text; −ENOENT where the configuration keeps nothing.
+ */
+int cli_directory(struct cli *cli, const char **ret_path, struct error *error);
+
+/* Whether `code`, of cli_ask, says that there is no agent to ask: what it left on disk is then the whole truth. */
+bool cli_no_agent(int code);
 
 /*
  * Sends `request` (takes it), shows progress lines, and hands the final object over if it is ok. CLI_OK, or

@@ -125,6 +125,11 @@ struct config {
 		char *socket;
 	} admin;
 	struct {
+		bool enabled;	       /* an agent that runs here already hands over to this one */
+		uint32_t drain_millis; /* how long this one, superseded, goes on with the sessions that it has */
+		bool wait_for_term;    /* and then stays until SIGTERM */
+	} takeover;
+	struct {
 		char *address;
 		uint32_t port; /* 0 = off */
 	} http;

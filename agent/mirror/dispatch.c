@@ -94,6 +94,17 @@ static void go_on(struct worker *w, void *context)
 	tap_go_on(w);
 }
 
+void dispatch_adopt(struct dispatch *d, struct journal *journal)
+{
+	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, journal_open_entries(journal));
+	if (d->recovered)
+		journal_merge(d->recovered, journal);
+	else
+		d->recovered = journal;
+	dispatch_switch(d, d->on);
+	dispatch_pump(d);
+}
+
 static void barrier_ended(struct dispatch *d, struct record *r)
 {
 	struct relay *relay = d->worker->relay;

@@ -58,6 +58,8 @@ struct dispatch {
 int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum side side, struct error *error);
 /* Connections come up or go down (when nothing is left to send). */
 void dispatch_switch(struct dispatch *d, bool on);
+/* What an earlier life left (takes it; while the loop runs). */
+void dispatch_adopt(struct dispatch *d, struct journal *journal);
 /* Closes everything. What is undelivered waits on disk for the next life; without a disk it goes on the gap ledger. */
 void dispatch_close(struct dispatch *d);
 /* After the loop has ended. */

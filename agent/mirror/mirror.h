@@ -54,6 +54,8 @@ struct recovery_found;
 /* Opens the journal and takes over what an earlier life left. Before relay_start(). 0, or −errno with the reason. */
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
 		struct error *error);
+/* Takes over what lives of the agent left that have ended since mirror_open(). Main thread, while the workers run. 0, or −errno with the reason. */
+int mirror_look(struct mirror *m, struct error *error);
 /* Row syncs end; what is not done waits in the journal. Before relay_stop(). */
 void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */

@@ -297,6 +297,16 @@ void tap_mark(struct worker *w, struct barrier *b)
 	dispatch_flush(&t->dispatch[to]);
 }
 
+void tap_adopt(struct worker *w, enum side side, struct journal *journal)
+{
+	struct tap *t = w->tap;
+
+	if (t && !t->closed)
+		dispatch_adopt(&t->dispatch[side], journal);
+	else
+		journal_free(journal);
+}
+
 void tap_go_on(struct worker *w)
 {
 	struct tap *t = w->tap;

@@ -37,6 +37,7 @@ static const enum metric close_metric[] = {
 	[CLOSE_PROTOCOL] = METRIC_SESSIONS_CLOSED_PROTOCOL, [CLOSE_DIAL] = METRIC_SESSIONS_CLOSED_DIAL,
 	[CLOSE_STOP] = METRIC_SESSIONS_CLOSED_STOP,	    [CLOSE_SWITCH] = METRIC_SESSIONS_CLOSED_SWITCH,
 	[CLOSE_LIMIT] = METRIC_SESSIONS_CLOSED_LIMIT,	    [CLOSE_MEMORY] = METRIC_SESSIONS_CLOSED_MEMORY,
+	[CLOSE_VERSION] = METRIC_SESSIONS_CLOSED_VERSION,
 };
 
 struct deferred {
@@ -447,6 +448,7 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 	s->streaming = -1;
 	s->primary = w->course.primary;
 	s->peer = *peer;
+	s->opened_ns = w->turn_ns;
 	s->slot = origin.slot;
 	s->cookie = origin.client_cookie;
 	if (intercepted)
