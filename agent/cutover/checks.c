@@ -113,7 +113,7 @@ void check_debts(const struct relay *r, check_found found, void *context)
 
 	if (opaque) {
 		snprintf(text, sizeof(text), "%" PRIu64 " connections cannot be read (TLS); their writes are not mirrored", opaque);
-		found(context, CHECK_OBSTACLE, text, "let those clients connect without TLS on this node");
+		found(context, CHECK_OBSTACLE, text, "give the agent a certificate that those clients trust (listen.tls.certFile), or let them connect without TLS on this node");
 	}
 }
 
