@@ -323,8 +323,8 @@ void upstream_open(struct session *s, enum side side, bool replay)
 		return;
 	if (side == ORIGIN && !cluster->sni)
 		cluster_endpoint_at(cluster, &s->destination, &to);
-	else if (cluster->node_count)
-		cluster_endpoint(cluster, w->next_node[side]++ % cluster->node_count, &to);
+	else if (cluster->node_count) /* behind a proxy there may be more by now */
+		cluster_endpoint(cluster, cluster->sni ? w->next_node[side]++ : w->next_node[side]++ % cluster->node_count, &to);
 	if (s->tls_passes)
 		to.tls = NULL; /* the client and the cluster speak it with each other */
 	u->address = to.addr;
