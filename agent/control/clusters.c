@@ -63,7 +63,7 @@ static int open_sni(struct clusters *all, const struct config *c, enum side side
 	struct endpoint first;
 	int rc;
 
-	if (*c->state.directory)
+	if (mark && *c->state.directory)
 		snprintf(all->cache_file[side], PATH_MAX, "%s/%s-nodes.json", c->state.directory, side_name(side));
 	rc = sni_new(&settings, &all->sni[side], &stale, &why);
 	if (rc < 0)

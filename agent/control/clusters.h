@@ -39,7 +39,7 @@ bool clusters_client_settings(const struct config *c, struct tls_settings *ret);
 
 /*
  * One cluster's nodes and TLS, into a zeroed `to`. Blocks: names are looked up, files are read, a metadata service is asked. `mark`: for
- * connections of later looks (borrowed for life); NULL = none. 0, or −errno with the key's name in the reason.
+ * connections of later looks (borrowed for life); NULL = nobody will look again, and nothing is written. 0, or −errno with the key's name in the reason.
  */
 int clusters_open_one(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark, struct cluster *to,
 		      struct error *error);

@@ -11,5 +11,6 @@ struct endpoint {
 	struct addr addr;
 	struct tls_context *tls;        /* NULL = plain; shares */
 	char sni[ENDPOINT_NAME];        /* the name that TLS asks for; "" = none */
-	char names[2][ENDPOINT_NAME];   /* the certificate has to be for one of them; both "" = for the address */
+	char names[2][ENDPOINT_NAME];   /* the certificate has to be for one of them; both "" = for the
+	                                 address. Two are two names, never an address */
 };

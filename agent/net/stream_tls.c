@@ -214,8 +214,10 @@ static int outcome(struct stream *s, int result, bool reading)
 			say(t, "the connection ended in the TLS handshake (%s)", e ? strerror(e) : "closed by the peer");
 		break;
 	default:
-		if (t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+		if (t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+			t->ended = true; /* OpenSSL has given it up; there is nobody to take leave of */
 			return 0;
+		}
 		t->failed = SSL_get_verify_result(t->ssl) != X509_V_OK && !t->ready ? -EKEYREJECTED : -EPROTO;
 		if (!t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
 			say(t, "the peer ended the connection in the TLS handshake; does it speak TLS there, and does it want a certificate of ours?");

@@ -129,6 +129,27 @@ def test_a_plain_client_and_tls_to_both_clusters(make_agent, pod, origin, target
     print({k: v for k, v in metrics.items() if k.startswith("cqlferry_tls")})
     assert metrics['cqlferry_tls_handshakes_total{peer="cluster",result="resumed"}'] > 0
     assert metrics['cqlferry_tls_handshakes_total{peer="cluster",result="failed"}'] == 0
+    # Straight to the target they could not go: they speak no TLS.
+    agent.phase("finish")
+    seen = driver(pod, origin.address, keyspace)["seen"]
+    assert {address for address, tls, name in seen if name == DRIVER_NAME} == {lab.NODE_IP}, seen
+
+
+def test_wrong_credentials_get_the_clusters_own_error(make_agent, pod, origin, keyspace):
+    agent = make_agent(settings=both_clusters())
+    agent.phase("mirror")
+    with pytest.raises(rawcql.CqlError) as own:  # from the node itself, past the agent
+        rawcql.Client(origin.address, user="cassandra", password="wrong")
+    out = pod.python(f"""
+import rawcql
+try:
+    rawcql.Client("{origin.address}", user="cassandra", password="wrong")
+    print("let in")
+except rawcql.CqlError as e:
+    print(hex(e.code), e.text)
+""").stdout.strip()
+    assert out == f"{hex(own.value.code)} {own.value.text}" and own.value.code == 0x100
+    assert "wrong" not in agent.log()
 
 
 def assert_by_tls(cluster, name):
