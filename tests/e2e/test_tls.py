@@ -35,7 +35,7 @@ session = cluster.connect(keyspace)
 insert = session.prepare("INSERT INTO items (id, v, n) VALUES (?, ?, ?)")
 for i in range(60):
     session.execute(insert, (f"row{i}", "x" * (i * i * 20), i))
-rows = {r.id: (len(r.v), r.n) for r in session.execute("SELECT id, v, n FROM items")}
+rows = {r.id: (len(r.v), r.n) for r in session.execute("SELECT id, v, n FROM items") if r.id.startswith("row")}
 assert rows == {f"row{i}": (i * i * 20, i) for i in range(60)}, rows
 peer = cluster.control_connection._connection._socket.getpeercert()["subject"] if ca else None
 print(json.dumps({"peer": peer, "seen": [(str(r.address), r.ssl_enabled, r.driver_name) for r in
@@ -135,7 +135,7 @@ def test_a_plain_client_and_tls_to_both_clusters(make_agent, pod, origin, target
     assert {address for address, tls, name in seen if name == DRIVER_NAME} == {lab.NODE_IP}, seen
 
 
-def test_wrong_credentials_get_the_clusters_own_error(make_agent, pod, origin, keyspace):
+def test_wrong_credentials_get_the_clusters_own_error(make_agent, pod, origin):
     agent = make_agent(settings=both_clusters())
     agent.phase("mirror")
     with pytest.raises(rawcql.CqlError) as own:  # from the node itself, past the agent
@@ -183,7 +183,7 @@ def test_a_bad_certificate_is_refused_with_the_reason(make_agent, pod, origin, f
             server.close()
 
 
-def test_a_target_that_wants_a_certificate_says_so(make_agent, origin, target, keyspace):
+def test_a_target_that_wants_a_certificate_says_so(make_agent, origin, target):
     config = both_clusters()
     del config["target"]["tls"]["certFile"], config["target"]["tls"]["keyFile"]
     agent = make_agent(settings=config)
