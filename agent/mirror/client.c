@@ -3,14 +3,12 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/magic.h"
+#include "net/connect.h"
 #include "relay/session.h"
 
 #define CLIENT_MAGIC 0xC11E47C1u
@@ -23,7 +21,7 @@
 
 struct client {
 	uint32_t magic;
-	int fd;
+	struct stream stream;
 	bool broken, authenticated;
 	unsigned timeout_ms;
 	uint64_t deadline_ns; /* of the step that runs */
@@ -43,6 +41,9 @@ struct answer {
 static int broken(struct client *c, struct error *error, int code, const char *what)
 {
 	c->broken = true;
+	/* With TLS 1.3 a server that does not like our certificate says so only now. */
+	if (stream_reason(&c->stream))
+		return error_set(error, code, "%s: %s", c->node, stream_reason(&c->stream));
 	if (code == -EPROTO || code == -EMSGSIZE)
 		return error_set(error, code, "%s: %s", c->node, what);
 	return error_set(error, code, "%s: %s: %s", c->node, what, strerror(-code));
@@ -50,65 +51,9 @@ static int broken(struct client *c, struct error *error, int code, const char *w
 
 /* ------------------------------------------------------------- bytes */
 
-static int wait_for(struct client *c, short events)
-{
-	struct pollfd p = {.fd = c->fd, .events = events};
-	uint64_t now;
-
-	while ((now = clock_now_ns()) < c->deadline_ns) {
-		int n = poll(&p, 1, (int)((c->deadline_ns - now) / 1000000u) + 1);
-
-		if (n > 0)
-			return 0;
-		if (n < 0 && errno != EINTR)
-			return -errno;
-	}
-	return -ETIMEDOUT;
-}
-
-static int dial(struct client *c, const struct addr *node, uint32_t mark)
-{
-	socklen_t size = sizeof(int);
-	int on = 1, code = 0, rc;
-
-	c->fd = socket(node->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->fd < 0)
-		return -errno;
-	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (mark)
-		setsockopt(c->fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-	if (connect(c->fd, &node->sa, addr_size(node)) == 0)
-		return 0;
-	if (errno != EINPROGRESS)
-		return -errno;
-	rc = wait_for(c, POLLOUT);
-	if (rc < 0)
-		return rc;
-	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
-		return -errno;
-	return -code;
-}
-
 static int send_all(struct client *c, const uint8_t *data, size_t size)
 {
-	while (size > 0) {
-		ssize_t n = send(c->fd, data, size, MSG_NOSIGNAL);
-
-		if (n >= 0) {
-			data += n;
-			size -= (size_t)n;
-			continue;
-		}
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN)
-			return -errno;
-		int rc = wait_for(c, POLLOUT);
-
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	return stream_send_all(&c->stream, data, size, c->deadline_ns);
 }
 
 /* Reads until `wanted` bytes are in the buffer. It grows with what arrives, not with what the peer announces.
@@ -126,20 +71,11 @@ static int receive(struct client *c, size_t wanted)
 			c->room = room;
 		}
 		size_t ask = wanted < c->room ? wanted - c->used : c->room - c->used;
-		ssize_t n = recv(c->fd, c->buffer + c->used, ask, 0);
+		ssize_t n = stream_receive(&c->stream, c->buffer + c->used, ask, c->deadline_ns);
 
-		if (n > 0) {
-			c->used += (size_t)n;
-		} else if (n == 0) {
-			return -ECONNRESET;
-		} else if (errno == EAGAIN) {
-			int rc = wait_for(c, POLLIN);
-
-			if (rc < 0)
-				return rc;
-		} else if (errno != EINTR) {
-			return -errno;
-		}
+		if (n <= 0)
+			return n < 0 ? (int)n : -ECONNRESET;
+		c->used += (size_t)n;
 	}
 	return 0;
 }
@@ -154,7 +90,7 @@ static int read_answer(struct client *c, struct answer *ret, struct error *error
 		rc = receive(c, FRAME_HEADER_SIZE);
 		if (c->used >= 2 && c->buffer[0] == 0x15 &&
 		    c->buffer[1] == 0x03) /* a TLS alert: 7 bytes, then the end */
-			return broken(c, error, -EPROTO, "speaks TLS, not plain CQL");
+			return broken(c, error, -EPROTO, "speaks TLS; set tls.enabled for that cluster");
 		if (rc < 0)
 			return broken(c, error, rc,
 				      rc == -ETIMEDOUT ? "no answer"
@@ -339,23 +275,25 @@ static void step_begin(struct client *c)
 	c->deadline_ns = clock_now_ns() + (uint64_t)c->timeout_ms * 1000000u;
 }
 
-int client_open(struct client **ret, const struct addr *node, const char *username, const char *password,
-		uint32_t mark, unsigned timeout_ms, struct error *error)
+int client_open(struct client **ret, const struct cluster *cluster, const struct endpoint *to, uint32_t mark,
+		unsigned timeout_ms, struct error *error)
 {
 	struct client *c = calloc(1, sizeof(*c));
+	struct error why;
 	int rc;
 
 	if (!c)
 		return error_set(error, -ENOMEM, "out of memory");
 	c->magic = CLIENT_MAGIC;
+	c->stream = stream_plain(-1);
 	c->timeout_ms = timeout_ms;
-	addr_format(node, c->node);
+	addr_format(&to->addr, c->node);
 	step_begin(c);
-	rc = dial(c, node, mark);
+	rc = stream_connect(to, mark, c->deadline_ns, &c->stream, &why);
 	if (rc < 0)
-		error_set(error, rc, "%s cannot be reached: %s", c->node, strerror(-rc));
+		error_set(error, rc, "%s cannot be reached: %s", c->node, why.text);
 	else
-		rc = handshake(c, username, password, error);
+		rc = handshake(c, cluster->username, cluster->password, error);
 	if (rc < 0) {
 		client_close(c);
 		return rc;
@@ -538,8 +476,7 @@ void client_close(struct client *c)
 		return;
 	MAGIC_CHECK(c, CLIENT_MAGIC);
 	c->magic = 0;
-	if (c->fd >= 0)
-		close(c->fd);
+	stream_close(&c->stream);
 	free(c->buffer);
 	free(c);
 }

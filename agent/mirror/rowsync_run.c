@@ -47,6 +47,7 @@ static int connect_side(struct attempt *a, enum side side)
 	const struct relay_options *relay = a->shared->options->relay;
 	const struct cluster *c = &relay->cluster[side];
 	struct worker_thread *w = a->worker;
+	struct endpoint to;
 
 	if (w->client[side] && !client_broken(w->client[side]))
 		return 0;
@@ -54,13 +55,9 @@ static int connect_side(struct attempt *a, enum side side)
 	w->client[side] = NULL;
 	if (!c->node_count)
 		return error_set(a->error, -ENOTCONN, "no node of the %s is known", side_name(side));
-	const struct addr *node = &c->nodes[w->node[side]++ % c->node_count];
-
+	cluster_endpoint(c, w->node[side]++ % c->node_count, &to);
 	/* Whatever it was: another node, or later. */
-	return client_open(&w->client[side], node, c->username, c->password, relay->mark, TIMEOUT_MS,
-			   a->error) < 0
-		   ? -ENOTCONN
-		   : 0;
+	return client_open(&w->client[side], c, &to, relay->mark, TIMEOUT_MS, a->error) < 0 ? -ENOTCONN : 0;
 }
 
 /* ------------------------------------------------------------- tables */

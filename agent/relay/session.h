@@ -76,10 +76,12 @@ struct session {
 	bool intercepted;
 	bool followed;                  /* the course was looked at since the handshake ended */
 	bool client_live;               /* client conn not yet reported closed */
+	bool undecided;                 /* the client's first byte says how the primary is dialled: TLS or not */
+	bool tls_passes;                /* TLS between client and cluster, relayed untouched: ours would go around it */
 	enum compression compression;
 	enum side primary;
 	int streaming;                  /* side whose answer is half way to the client, −1 = none */
-	int dial_error;
+	char *dial_error;               /* why the primary could not be reached; NULL = it could */
 	uint32_t writes;                /* in flight */
 	char keyspace[CQL_NAME_MAX + 1];
 	struct conn client;

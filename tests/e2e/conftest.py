@@ -52,8 +52,9 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def clusters():
     """(origin, target), with passwords; nothing but the system's keyspaces in them."""
-    origin = lab.Cassandra("origin", 1, ORIGINS, version=os.environ.get("LAB_ORIGIN_VERSION"))
-    target = lab.Cassandra("target", 2, 1, version=os.environ.get("LAB_TARGET_VERSION"))
+    # Plain and TLS on one port, for the tests of either; with TLS the target wants certificates.
+    origin = lab.Cassandra("origin", 1, ORIGINS, version=os.environ.get("LAB_ORIGIN_VERSION"), options=("--auth", "--tls", "optional"))
+    target = lab.Cassandra("target", 2, 1, version=os.environ.get("LAB_TARGET_VERSION"), options=("--auth", "--tls", "optional-mutual"))
     try:
         origin.start(rest=False)
         target.start()

@@ -175,7 +175,8 @@ class Agent:
 
     serial = 0
 
-    def __init__(self, origin, target, ebpf=True, environment=None, only_environment=False, **config):
+    def __init__(self, origin, target, ebpf=True, environment=None, only_environment=False, settings=None, **config):
+        """settings: what of the configuration cannot be named by a keyword, being the clusters' names themselves."""
         Agent.serial += 1
         self.number = Agent.serial
         base = os.path.join(RUN, f"agent{self.number}")
@@ -203,7 +204,7 @@ class Agent:
             "admin": {"socket": self.socket},
             "http": {"address": "127.0.0.1", "port": 9180},
             "log": {"level": os.environ.get("LAB_LOG_LEVEL", "info")},
-        }, config)
+        }, merge(config, settings or {}))
         os.makedirs(self.state, exist_ok=True)
 
     # ---- life
