@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small blocking CQL client for the agent's own questions: preflight, doctor, who else writes, row sync. Protocol v4,
- * one request in flight, password login. It waits in poll(2), so it belongs on the control thread or a thread
- * pool, never on a worker.
+ * A small blocking CQL client for the agent's own questions: preflight, doctor, who else writes, row sync.
+ * Protocol v4, one request in flight, password login. It waits in poll(2), so it belongs on the control
+ * thread or a thread pool, never on a worker.
  *
  * Everything that the peer decides is bounded: the size of an answer, the columns of a row, the pages of a
  * result, the time for each step. Error texts name the node and carry the server's own message.
@@ -58,13 +58,15 @@ typedef int (*client_row)(void *context, const struct column *columns, const str
 int client_query(struct client *c, const char *text, uint16_t consistency, client_row row, void *context,
 		 struct error *error);
 
-/* A question with values for its bind markers, by position. All is borrowed. `consistency` may be SERIAL for a
- * SELECT of one partition: it then sees, and completes, what lightweight transactions have decided. */
+/* A question with values for its bind markers, by position. All is borrowed. `consistency` may be SERIAL for
+ * a SELECT of one partition: it then sees, and completes, what lightweight transactions have decided. */
 struct client_question {
 	struct span text;
 	uint16_t consistency;
 	uint16_t value_count;
 	struct span values; /* value_count [value]s: 4 bytes of length and the bytes */
+	/* The text will come again, many times: let the server read it once. Not for texts with literals. */
+	bool prepare;
 };
 
 /* As client_query(). */

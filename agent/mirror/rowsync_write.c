@@ -9,11 +9,11 @@
 
 #include "mirror/rowsync_priv.h"
 
-#define VALUES_MAX 65535u	 /* a [short] counts them */
-#define PART_STATEMENTS 100u	 /* of a batch that need not be whole */
-#define PART_BYTES (32u << 10)	 /* below batch_size_fail_threshold's 50 KiB */
-#define DROPS_MAX 1000u		 /* in one DELETE */
-#define TTL_MAX 630720000	 /* seconds, 20 years: Cassandra's limit */
+#define VALUES_MAX 65535u      /* a [short] counts them */
+#define PART_STATEMENTS 100u   /* of a batch that need not be whole */
+#define PART_BYTES (32u << 10) /* below batch_size_fail_threshold's 50 KiB */
+#define DROPS_MAX 1000u	       /* in one DELETE */
+#define TTL_MAX 630720000      /* seconds, 20 years: Cassandra's limit */
 
 static struct write *add_write(struct write_list *l)
 {
@@ -49,7 +49,8 @@ static void put_using(struct write *w, const struct change *x, int64_t now_s)
 {
 	int64_t ttl = x->expires > 0 ? x->expires - now_s : 0;
 
-	text_put(&w->text, x->expires == EXPIRES_DEFAULT ? " USING TIMESTAMP ?" : " USING TIMESTAMP ? AND TTL ?");
+	text_put(&w->text,
+		 x->expires == EXPIRES_DEFAULT ? " USING TIMESTAMP ?" : " USING TIMESTAMP ? AND TTL ?");
 	put_long(w, x->written);
 	if (x->expires == EXPIRES_DEFAULT)
 		return;
@@ -73,8 +74,8 @@ static void put_where(struct write *w, const struct schema_table *t, const struc
 	w->value_count += keys;
 }
 
-static void mark(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		 const struct change *x, int64_t now_s)
+static void mark(struct write_list *l, const struct schema_table *t, const char *quoted,
+		 const struct row *row, const struct change *x, int64_t now_s)
 {
 	struct write *w = add_write(l);
 	unsigned keys = t->partition + t->clustering;
@@ -97,8 +98,8 @@ static void mark(struct write_list *l, const struct schema_table *t, const char 
 }
 
 /* DELETE of columns, elements and fields with one timestamp, or of the row. */
-static void drop(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		 const struct change *x, size_t count)
+static void drop(struct write_list *l, const struct schema_table *t, const char *quoted,
+		 const struct row *row, const struct change *x, size_t count)
 {
 	struct write *w = add_write(l);
 
@@ -124,12 +125,14 @@ static void drop(struct write_list *l, const struct schema_table *t, const char 
 	l->deleted += count;
 }
 
-/* Elements of one column as the collection that is added; backwards where each was to come before the last. */
+/* Elements of one column as the collection that is added; backwards where each was to come before the last.
+ */
 static void put_collection(struct write *w, const struct change *x, size_t count)
 {
 	bool map = x->column->shape == SHAPE_MAP;
 	struct text value = {0};
-	uint8_t n[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8), (uint8_t)count};
+	uint8_t n[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8),
+			(uint8_t)count};
 
 	text_add(&value, n, 4);
 	for (size_t i = 0; i < count; i++) {
@@ -185,8 +188,8 @@ static void put_assignment(struct write *w, const struct change *x, size_t count
 }
 
 /* UPDATE with one timestamp and TTL. */
-static void update(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		   const struct change *x, size_t count, int64_t now_s)
+static void update(struct write_list *l, const struct schema_table *t, const char *quoted,
+		   const struct row *row, const struct change *x, size_t count, int64_t now_s)
 {
 	struct write *w = add_write(l);
 
@@ -209,8 +212,14 @@ static void update(struct write_list *l, const struct schema_table *t, const cha
 static int change_compare(const void *left, const void *right)
 {
 	const struct change *a = left, *b = right;
-	int class_a = a->kind < CHANGE_MARK ? 0 : a->kind == CHANGE_MARK ? 1 : a->kind < CHANGE_APPEND ? 2 : 3;
-	int class_b = b->kind < CHANGE_MARK ? 0 : b->kind == CHANGE_MARK ? 1 : b->kind < CHANGE_APPEND ? 2 : 3;
+	int class_a = a->kind < CHANGE_MARK	? 0
+		      : a->kind == CHANGE_MARK	? 1
+		      : a->kind < CHANGE_APPEND ? 2
+						: 3;
+	int class_b = b->kind < CHANGE_MARK	? 0
+		      : b->kind == CHANGE_MARK	? 1
+		      : b->kind < CHANGE_APPEND ? 2
+						: 3;
 
 	if (class_a != class_b)
 		return class_a - class_b;
