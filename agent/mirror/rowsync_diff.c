@@ -445,6 +445,14 @@ static void drop_row(struct diff *d, const struct row *row, unsigned begin, unsi
 	d->verify = true; /* a marker may be newer than all cells */
 }
 
+/* Older, or of one age and living longer. */
+static bool marks_better(const struct change *a, const struct change *b)
+{
+	if (a->written != b->written)
+		return a->written < b->written;
+	return b->expires > 0 && (a->expires == 0 || a->expires > b->expires);
+}
+
 /*
  * The row's existence, of which only INSERT says something: as old as the oldest cell that is written, so
  * that whatever deletes that deletes the marker as well.
@@ -454,7 +462,7 @@ static void mark_row(struct diff *d, bool exists)
 	const struct change *oldest = NULL;
 
 	for (size_t i = 0; i < d->count; i++)
-		if (d->changes[i].kind > CHANGE_MARK && (!oldest || d->changes[i].written < oldest->written))
+		if (d->changes[i].kind > CHANGE_MARK && (!oldest || marks_better(&d->changes[i], oldest)))
 			oldest = &d->changes[i];
 	if (exists && !oldest)
 		return;

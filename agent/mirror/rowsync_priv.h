@@ -2,7 +2,9 @@
 /*
  * Inside row sync:
  *
- *   rowsync.c        submit, merge, order, back-off, threads
+ *   rowsync.c        threads, back-off, results
+ *   rowsync_job.c    a request ─▶ a job
+ *   rowsync_queue.c  which job comes next, which become one
  *   rowsync_plan.c   statements and schema ─▶ selections: one WHERE for each key or range
  *   rowsync_read.c   selections ─▶ rows with their stamps
  *   rowsync_diff.c   rows of both sides ─▶ changes

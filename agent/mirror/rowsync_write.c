@@ -74,8 +74,9 @@ static void put_where(struct write *w, const struct schema_table *t, const struc
 	w->value_count += keys;
 }
 
+/* INSERT, which marks the row, with the cells that share the marker's stamp. */
 static void mark(struct write_list *l, const struct schema_table *t, const char *quoted,
-		 const struct row *row, const struct change *x, int64_t now_s)
+		 const struct row *row, const struct change *x, size_t count, int64_t now_s)
 {
 	struct write *w = add_write(l);
 	unsigned keys = t->partition + t->clustering;
@@ -88,13 +89,18 @@ static void mark(struct write_list *l, const struct schema_table *t, const char 
 		text_put(&w->text, i ? ", " : " (");
 		text_put(&w->text, t->columns[i].quoted);
 	}
-	for (unsigned i = 0; i < keys; i++)
-		text_put(&w->text, i ? ", ?" : ") VALUES (?");
-	text_put(&w->text, ")");
 	text_add(&w->values, row->key.data, row->key.size);
 	w->value_count += keys;
+	for (size_t i = 1; i < count; i++) {
+		text_put(&w->text, ", ");
+		text_put(&w->text, x[i].column->quoted);
+		put_value(w, x[i].value);
+	}
+	for (size_t i = 0; i < keys + count - 1; i++)
+		text_put(&w->text, i ? ", ?" : ") VALUES (?");
+	text_put(&w->text, ")");
 	put_using(w, x, now_s);
-	l->repaired++;
+	l->repaired += count;
 }
 
 /* DELETE of columns, elements and fields with one timestamp, or of the row. */
@@ -229,6 +235,8 @@ static int change_compare(const void *left, const void *right)
 		return a->written < b->written ? -1 : 1;
 	if (a->expires != b->expires)
 		return a->expires < b->expires ? -1 : 1;
+	if (class_a == 2 && a->kind != b->kind)
+		return (int)a->kind - (int)b->kind;
 	return (a->sequence > b->sequence) - (a->sequence < b->sequence);
 }
 
@@ -247,7 +255,10 @@ void write_changes(struct write_list *l, const struct schema_table *table, const
 				n++;
 			drop(l, table, quoted, row, x, n);
 		} else if (x->kind == CHANGE_MARK) {
-			mark(l, table, quoted, row, x, now_s);
+			while (i + n < count && x[n].kind == CHANGE_SET && x[n].written == x->written &&
+			       x[n].expires == x->expires)
+				n++;
+			mark(l, table, quoted, row, x, n, now_s);
 		} else if (x->kind >= CHANGE_APPEND) {
 			n = run_of(x, count - i);
 			update(l, table, quoted, row, x, n, now_s);
@@ -285,7 +296,8 @@ static int send_part(const struct write *first, const struct write *end, struct 
 		struct client_question q = {.text = span_of(text.data, text.size),
 					    .consistency = CL_LOCAL_QUORUM,
 					    .value_count = (uint16_t)count,
-					    .values = span_of(values.data, values.size)};
+					    .values = span_of(values.data, values.size),
+					    .prepare = !batch};
 
 		rc = client_ask(client, &q, NULL, NULL, error);
 	}

@@ -17,7 +17,7 @@ from cassandra.protocol import _ProtocolHandler
 import compare
 import lab
 
-pytestmark = pytest.mark.quick
+quick = pytest.mark.quick
 TOOL = os.path.join(lab.BUILD, "tests", "bench", "rowsync")
 TIME = 1_700_000_000_000  # ms: too long for an int, which JSON does not take for a timestamp
 OLD = int((time.time() - 3600) * 1e6)  # µs: settled long ago
@@ -228,6 +228,7 @@ def pair(clusters):
         c.run(f"DROP KEYSPACE {name}")
 
 
+@quick
 def test_scalars_of_every_type(pair):
     names = ", ".join(SCALARS)
     one, two = (", ".join(x[i] for x in SCALARS.values()) for i in (1, 2))
@@ -245,6 +246,7 @@ def test_scalars_of_every_type(pair):
     assert pair.equal("scalars").rows == 4
 
 
+@quick
 def test_all_forms_of_a_key(pair):
     uuid, key = "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "(1, 'it''s')"
     pair.both("TRUNCATE {k}.keys")
@@ -268,6 +270,7 @@ def test_all_forms_of_a_key(pair):
     assert pair.sync("SELECT * FROM keys") == 126
 
 
+@quick
 def test_ttl_is_what_remains(pair):
     pair.both("TRUNCATE {k}.expiring")
     pair.origin("INSERT INTO {k}.expiring (k, v, w, m) VALUES (1, 1, 1, {1: 1}) USING TTL 100",
@@ -287,6 +290,7 @@ def test_ttl_is_what_remains(pair):
     assert (result.lost, result.ttl, result.duplicated) == (0, 0, 1), "\n".join(result.notes)
 
 
+@quick
 def test_collections(pair):
     pair.both("TRUNCATE {k}.many",
               f"INSERT INTO {{k}}.many (k, v, se, m, u, ml) VALUES (1, 1, {{'a', 'b'}}, {{'x': 1, 'y': 2}}, "
@@ -305,6 +309,7 @@ def test_collections(pair):
     assert pair.equal("many").rows == 3
 
 
+@quick
 @pytest.mark.parametrize("origin,target", [
     ([1, 2, 3], []), ([1, 2, 3], [1]), ([1, 2, 3], [3]), ([1, 2, 3], [2, 3]), ([1, 2], [1, 2]), ([], [4, 5]),
     ([1, 2, 3], [3, 2, 1]), ([1], [1, 1]), ([1, 1], [1]), ([2], [1, 2, 3])])
@@ -323,6 +328,7 @@ def test_lists(pair, origin, target):
         assert result.duplicated == 0, "\n".join(result.notes)
 
 
+@quick
 def test_statics_rows_and_ranges(pair):
     pair.both("TRUNCATE {k}.wide")
     for c in range(8):
@@ -364,6 +370,7 @@ def test_rows_that_are_only_a_marker(pair):
     assert pair.equal("bare", "wide").rows == 2
 
 
+@quick
 def test_what_the_target_has_newer(pair):
     pair.both("TRUNCATE {k}.scalars")
     pair.origin(f"INSERT INTO {{k}}.scalars (\"K\", n, t) VALUES (1, 1, 'old') USING TIMESTAMP {OLD}")
@@ -373,6 +380,7 @@ def test_what_the_target_has_newer(pair):
     assert result.lost == 0 and result.duplicated == 2, "\n".join(result.notes)  # equal values; nothing lowers a timestamp
 
 
+@quick
 def test_lightweight_transactions(pair):
     pair.both("TRUNCATE {k}.scalars")
     texts = ["INSERT INTO {k}.scalars (\"K\", n) VALUES (1, 1) IF NOT EXISTS",
@@ -386,6 +394,7 @@ def test_lightweight_transactions(pair):
         pair.equal("scalars")
 
 
+@quick
 def test_batches(pair):
     pair.both("TRUNCATE {k}.scalars", "TRUNCATE {k}.many")
     batch = ("BEGIN BATCH INSERT INTO scalars (\"K\", n) VALUES (?, ?); UPDATE {k}.many SET l = l + [1] WHERE k = ?; "
@@ -402,6 +411,7 @@ def test_batches(pair):
     assert pair.equal("scalars").rows == 61
 
 
+@quick
 def test_what_cannot_be_done(pair):
     pair.origin("CREATE TABLE IF NOT EXISTS {k}.alone (k int PRIMARY KEY, v int)")
     try:
@@ -428,6 +438,7 @@ def test_what_cannot_be_done(pair):
             pair.run(s, "DROP TABLE IF EXISTS {k}.alone")
 
 
+@quick
 def test_backwards(pair):
     """After a cutover the target is the truth."""
     pair.both("TRUNCATE {k}.scalars")
@@ -436,6 +447,7 @@ def test_backwards(pair):
     assert pair.equal("scalars").rows == 1
 
 
+@quick
 def test_no_write_is_lost_beside_writers(pair):
     """Writers on the origin whose writes are mirrored with their timestamps a moment later, as the mirror does, while the
     same rows are synced all the time."""

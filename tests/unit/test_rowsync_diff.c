@@ -77,10 +77,12 @@ static const struct {
     {"v=1@100+50", "v=1@100+90", VERIFY, "UPDATE USING 101+50 SET v=1"},
 
     /* rows: the marker is as old as the oldest cell that is written */
-    {"v=1@100 w=2@90", NULL, 0, "INSERT USING 90; UPDATE USING 90 SET w=2; UPDATE USING 100 SET v=1"},
-    {"v=1@100+70", NULL, 0, "INSERT USING 100+70; UPDATE USING 100+70 SET v=1"},
+    {"v=1@100 w=2@90", NULL, 0, "INSERT w=2 USING 90; UPDATE USING 100 SET v=1"},
+    {"v=1@100+70", NULL, 0, "INSERT v=1 USING 100+70"},
+    {"v=1@100 w=2@100 se=a@100", NULL, 0, "INSERT v=1 w=2 USING 100; UPDATE USING 100 SET se+{a}"},
+    {"v=1@100+70 w=2@100", NULL, 0, "INSERT w=2 USING 100; UPDATE USING 100+70 SET v=1"},
     {"", NULL, VERIFY | USED_HORIZON, "INSERT USING 5000 default"},
-    {"v=1@100", "v=2@50", MARKER, "INSERT USING 100; UPDATE USING 100 SET v=1"},
+    {"v=1@100", "v=2@50", MARKER, "INSERT v=1 USING 100"},
     {"", "v=2@50", MARKER, "DELETE v USING 50"},
     {NULL, "v=2@50 w=1@70 se=a@60", VERIFY, "DELETE row USING 70"},
     {NULL, "", VERIFY | USED_HORIZON, "DELETE row USING 5000"},
@@ -293,9 +295,18 @@ static void render(const struct write *w, char *to, size_t room)
 	assert_non_null(strstr(text, "\"ks\".\"t\""));
 	assert_non_null(strstr(text, " USING TIMESTAMP ?"));
 	if (insert) {
-		assert_non_null(strstr(text, "INSERT INTO \"ks\".\"t\" (\"k\", \"c\") VALUES (?, ?) USING"));
+		p = strstr(text, "INSERT INTO \"ks\".\"t\" (\"k\", \"c\"");
+		assert_non_null(p);
 		assert_int_equal(*next_value(&v).data, 'K');
 		assert_int_equal(*next_value(&v).data, 'C');
+		for (p += 30; *p == ','; p += 2 + strcspn(p + 2, ",)")) {
+			struct span s = next_value(&v);
+
+			n += (size_t)snprintf(what + n, sizeof(what) - n, " %.*s=%.*s",
+					      (int)strcspn(p + 3, "\""), p + 3, (int)s.size,
+					      (const char *)s.data);
+		}
+		assert_int_equal(*p, ')');
 	} else if (!update) { /* DELETE "v", "se"[?] FROM … */
 		for (p = text + 7; p < from && !row; p += strcspn(p, " ") + 1) {
 			char *quote = strchr(p + 1, '"');
@@ -357,7 +368,7 @@ static void render(const struct write *w, char *to, size_t room)
 	if (update)
 		snprintf(to, room, "UPDATE USING %s SET%s", using_text, what);
 	else if (insert)
-		snprintf(to, room, "INSERT USING %s", using_text);
+		snprintf(to, room, "INSERT%s USING %s", what, using_text);
 	else
 		snprintf(to, room, "DELETE%s USING %s", row ? " row" : what, using_text);
 }
