@@ -6,6 +6,7 @@ the cluster tells them (Cassandra 5).
 """
 import json
 import os
+import resource
 import struct
 import subprocess
 import threading
@@ -96,11 +97,14 @@ SCALARS = {
 }
 
 
+if min(os.environ.get(f"LAB_{side}_VERSION") or "5" for side in ("ORIGIN", "TARGET")) >= "5":
+    SCALARS["vec"] = ("vector<float, 3>", "[1, 2, 3]", "[0.5, 0, -1]")
+
+
 def tables(k):
-    vector = "" if "4.1" in (os.environ.get("LAB_TARGET_VERSION") or "") else ", v vector<float, 3>"
     scalars = ", ".join(f"{name} {kind}" for name, (kind, _, _) in SCALARS.items())
     return [
-        f"CREATE TABLE {k}.scalars (\"K\" int PRIMARY KEY, {scalars}{vector})",
+        f"CREATE TABLE {k}.scalars (\"K\" int PRIMARY KEY, {scalars})",
         f"CREATE TABLE {k}.wide (k int, c int, d text, s int STATIC, ss set<int> STATIC, v int, w text, "
         "PRIMARY KEY (k, c, d)) WITH CLUSTERING ORDER BY (c DESC, d ASC)",
         f"CREATE TABLE {k}.many (k int PRIMARY KEY, v int, se set<text>, m map<text, int>, l list<int>, u address, "
@@ -526,8 +530,11 @@ def test_speed(pair, clusters):
         tool = Tool(*clusters)
         for i in range(count):
             tool.submit(("UPDATE scalars SET n = ? WHERE \"K\" = ?", [integer(0), integer(i)]), keyspace=pair.keyspace)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         counters = tool.end()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_us = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count * 1e6
         assert counters["done"] == count and counters["failed"] == 0
-        print(f"rowsync: {count / counters['seconds']:.0f} rows/s {name}; {counters}")
+        print(f"rowsync: {count / counters['seconds']:.0f} rows/s {name}, {cpu_us:.0f} µs CPU a row; {counters}; load {os.getloadavg()[0]:.0f}")
         assert counters["repaired"] == (3 * count if name == "repairing" else 0)
     assert pair.equal("scalars").rows == count
