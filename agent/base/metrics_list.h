@@ -56,6 +56,13 @@ METRIC(JOURNAL_RECOVERED_BYTES, "counter", "cqlferry_journal_recovered_bytes_tot
 METRIC(JOURNAL_RECOVERY_US, "gauge", "cqlferry_journal_recovery_microseconds", "", "How long that took")
 METRIC(MIRROR_INDOUBT, "gauge", "cqlferry_mirror_indoubt_records", "", "Writes sent to the primary whose outcome is not known yet")
 METRIC(MIRROR_CONNECTIONS, "gauge", "cqlferry_mirror_connections", "", "Connections of the mirror to the other cluster")
+METRIC(ROWSYNC_WAITING, "gauge", "cqlferry_rowsync_waiting", "", "Row syncs that wait or run")
+METRIC(ROWSYNC_DONE, "counter", "cqlferry_rowsync_total", "result=\"equal\"", "Row syncs, by what came of them")
+METRIC(ROWSYNC_FAILED, "counter", "cqlferry_rowsync_total", "result=\"failed\"", "")
+METRIC(ROWSYNC_MERGED, "counter", "cqlferry_rowsync_total", "result=\"merged\"", "")
+METRIC(ROWSYNC_ROWS, "counter", "cqlferry_rowsync_rows_total", "", "Rows that were compared on both clusters")
+METRIC(ROWSYNC_REPAIRED, "counter", "cqlferry_rowsync_cells_total", "action=\"written\"", "Cells, elements and row markers that row sync changed on the other side")
+METRIC(ROWSYNC_DELETED, "counter", "cqlferry_rowsync_cells_total", "action=\"deleted\"", "")
 METRIC(UNMIRRORED_LWT, "counter", "cqlferry_unmirrored_total", "cause=\"lwt\"", "Successful writes that were not mirrored, by cause; cutover is refused while there are any")
 METRIC(UNMIRRORED_COUNTER, "counter", "cqlferry_unmirrored_total", "cause=\"counter\"", "")
 METRIC(UNMIRRORED_LIST, "counter", "cqlferry_unmirrored_total", "cause=\"list_operation\"", "")
@@ -82,7 +89,8 @@ METRIC(BYPASSED, "counter", "cqlferry_intercept_total", "verdict=\"bypassed\"", 
 METRIC(REFUSED, "counter", "cqlferry_intercept_total", "verdict=\"refused\"", "")
 #endif
 #ifdef HISTOGRAM
-HISTOGRAM(AGENT_REQUEST, "cqlferry_agent_seconds", "path=\"request\"", "Time that a sampled request spent inside the agent")
+HISTOGRAM(AGENT_REQUEST, "cqlferry_agent_seconds", "path=\"request\"", "Time from reading bytes to having sent them on, of one read in 64")
+HISTOGRAM(AGENT_ANSWER, "cqlferry_agent_seconds", "path=\"answer\"", "")
 HISTOGRAM(ORIGIN_WRITE, "cqlferry_primary_seconds", "kind=\"write\"", "Time from sending a write to the primary cluster to its answer")
 HISTOGRAM(MIRROR_LAG, "cqlferry_mirror_seconds", "kind=\"lag\"", "Time from a write's acknowledgement to its confirmation by the other cluster")
 #endif

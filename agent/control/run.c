@@ -135,8 +135,7 @@ static void on_second(uv_timer_t *timer)
 	if (n->intercept && n->serving)
 		steer_tick(n);
 	gaps_tick(n);
-	metric_set(n->metrics, METRIC_JOURNAL_WRITTEN, atomic_load(&n->mirror.journals.written));
-	metric_set(n->metrics, METRIC_JOURNAL_HELD, atomic_load(&n->mirror.journals.held));
+	mirror_tick(&n->mirror, n->metrics);
 	vigil_tick(n);
 	clusters_tick(&n->clusters, &n->loop, n->metrics);
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));

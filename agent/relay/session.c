@@ -329,6 +329,7 @@ static void parse(struct session *s, const uint8_t *data, size_t size)
 	emit_flush(&w->emit[EMIT_TARGET]);
 	emit_flush(&w->emit[EMIT_CLIENT]);
 	w->emit[EMIT_CLIENT].conn = NULL;
+	worker_sample(w, HISTOGRAM_AGENT_REQUEST);
 	if (s->state == SESSION_CLOSING)
 		return;
 	if (input_keep(&s->in, data + used, size - used, want) < 0) {

@@ -99,6 +99,7 @@ struct session {
 		size_t size;
 	} startup, token, reg;          /* bodies; token is wiped when freed */
 	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
+	int64_t moment_us; /* a conditional write waits for the end of this one's millisecond; 0 = none does */
 	uint64_t opened_ns, orphan_deadline_ns, closing_since_ns;
 };
 

@@ -207,6 +207,7 @@ static void flush_answers(struct session *s)
 
 	emit_flush(&w->emit[EMIT_CLIENT]);
 	w->emit[EMIT_CLIENT].conn = NULL;
+	worker_sample(w, HISTOGRAM_AGENT_ANSWER);
 	/* Behind the client's answer: the other cluster can wait, and the journal has it. */
 	if (w->tap)
 		w->relay->tap->flush(w->tap);
