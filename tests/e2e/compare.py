@@ -61,13 +61,13 @@ class Side:
                 select.append(f'"{column}"')
                 if plain:
                     select += [f'WRITETIME("{column}")', f'TTL("{column}")']
-                cells.append((column, plain, kind == "static"))
+                cells.append((column, plain, kind == "static", ctype.startswith("list<")))
             statement = SimpleStatement(f'SELECT {", ".join(select)} FROM "{keyspace}"."{table}"', fetch_size=2000)
             full = f"{keyspace}.{table}"
             for values in self.session.execute(statement):
                 now = time.time()
                 k, i, row = tuple(values[: len(key)]), len(key), {}
-                for column, plain, static in cells:
+                for column, plain, static, ordered in cells:
                     value, written, expiry = values[i], None, None
                     i += 1
                     if plain:
@@ -75,7 +75,7 @@ class Side:
                         expiry = now + ttl if ttl is not None else None
                         i += 2
                     elif value is not None:
-                        value = sorted(value) if not hasattr(value, "items") else dict(value)
+                        value = dict(value) if hasattr(value, "items") else list(value) if ordered else sorted(value)
                     if static:
                         rows.setdefault((full, k[:partition]), {})[column] = (value, written, expiry)
                     else:
