@@ -11,6 +11,17 @@ void reader_init(struct reader *r, struct span text, struct statement *s)
 	r->token = lexer_next(&r->lexer);
 }
 
+/* What it gives may be a list: from a document, or what it was given. */
+static bool gives_list(const struct token *t)
+{
+	static const char *const names[] = {"fromjson", "from_json", "mask_null", "mask_default", "mask_replace"};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (token_is(t, names[i]))
+			return true;
+	return false;
+}
+
 /* `previous` stands before '(' among terms. A value like {a:now()} reads as ":now" and '('. */
 static void note_call(struct reader *r)
 {
@@ -25,8 +36,7 @@ static void note_call(struct reader *r)
 				return;
 	if (r->qualified || !function_is_fixed(t->text, t->kind != TOKEN_QUOTED))
 		r->s->flags |= STATEMENT_FUNCTION;
-	/* What it gives may be a list. */
-	if (token_is(t, "fromjson") || token_is(t, "from_json"))
+	if (gives_list(t))
 		r->s->flags |= STATEMENT_LIST_VALUE;
 }
 

@@ -63,6 +63,22 @@ static void read_tail(struct reader *r, bool batch)
 	}
 }
 
+/* A term that becomes a column's value. A list in it may stand behind a type hint. */
+static void read_value(struct reader *r)
+{
+	while (!token_ended(&r->token) && !token_closes(&r->token) && !token_punct(&r->token, ',') &&
+	       !token_punct(&r->token, ';')) {
+		if (token_punct(&r->token, '['))
+			r->s->flags |= STATEMENT_LIST_VALUE;
+		if (token_opens(&r->token))
+			reader_skip_group(r);
+		else
+			reader_advance(r);
+	}
+	if (token_ended(&r->token))
+		r->failed = true;
+}
+
 static void read_insert(struct reader *r, bool batch)
 {
 	reader_advance(r);
@@ -90,9 +106,7 @@ static void read_insert(struct reader *r, bool batch)
 		r->terms = true;
 		reader_expect(r, '(');
 		while (!r->failed) {
-			if (token_punct(&r->token, '['))
-				r->s->flags |= STATEMENT_LIST_VALUE;
-			reader_skip_term(r);
+			read_value(r);
 			if (!token_punct(&r->token, ','))
 				break;
 			reader_advance(r);
@@ -180,6 +194,7 @@ static void read_assigned(struct reader *r)
 	while (!token_ended(&r->token) && !token_punct(&r->token, ',') && !token_punct(&r->token, ';') &&
 	       !token_closes(&r->token) && !token_is(&r->token, "where")) {
 		plus = token_punct(&r->previous, '+') && token_named(&r->token);
+		list |= token_punct(&r->token, '[');
 		if (token_opens(&r->token)) {
 			plus = false;
 			reader_skip_group(r);

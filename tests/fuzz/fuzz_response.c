@@ -15,6 +15,16 @@ static void walk(struct columns c)
 	HOLDS(n == count);
 }
 
+/* What is said once stays said, however much follows. */
+static void check_applied(uint8_t version, struct span body)
+{
+	int applied = result_applied(version, body), half = result_applied(version, span_of(body.data, body.size / 2));
+
+	HOLDS(applied == 0 || applied == 1 || applied == CQL_INCOMPLETE || applied == CQL_MALFORMED);
+	HOLDS(half < 0 || half == applied);
+	HOLDS(applied < 0 || result_kind(body) == RESULT_ROWS);
+}
+
 static void read_rows(uint8_t version, struct span body)
 {
 	static struct span cells[1 << 16];
@@ -50,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	HOLDS(response_error_parse(body, &e) || error_write_outcome(e.code) != WRITE_APPLIED);
 	HOLDS(result_set_keyspace(body, &name) || result_kind(body) == RESULT_SET_KEYSPACE);
 	supported_has(body, "COMPRESSION", "lz4");
+	check_applied(h.version, body);
 	read_rows(h.version, body);
 	if (result_prepared_parse(h.version, body, &p) == 0) {
 		walk(p.binds);

@@ -98,6 +98,10 @@ static const struct {
     {"INSERT INTO t (k, v) VALUES (CAST(1.5 AS bigint), system.abs((bigint)-5))", INSERT, 0, "t"},
     {"INSERT INTO t (k, v) VALUES (token(1), blob_as_bigint(bigint_as_blob(5)))", INSERT, 0, "t"},
     {"INSERT INTO t (k, v) VALUES (1, [1.0, 2.0])", INSERT, WHOLE, "t"}, /* a vector, too */
+    {"INSERT INTO t (k, l) VALUES (1, (list<int>)[1, 2])", INSERT, WHOLE, "t"},
+    {"INSERT INTO t (k, l) VALUES (1, mask_replace(null, [1]))", INSERT, WHOLE, "t"},
+    {"UPDATE t SET l = (list<int>)[1, 2] WHERE k = 1", UPDATE, WHOLE, "t"},
+    {"UPDATE t SET l = mask_default((list<int>)[1]) WHERE k = 1", UPDATE, WHOLE, "t"},
     {"UPDATE t SET ttl = 5, \"timestamp\" = 6, json = 'x', key = 8 WHERE k = 1", UPDATE, 0, "t"},
     {"UPDATE t SET l = (list<int>)[1] + l WHERE k = 1", UPDATE, LIST, "t"},
     {"UPDATE t SET l = :x + l WHERE k = 1", UPDATE, LIST, "t"},
