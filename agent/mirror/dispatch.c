@@ -444,10 +444,14 @@ static void sync_rows(struct dispatch *d, struct record *r)
 	if (e == 0)
 		return;
 	d->flying--;
-	if (e == -EAGAIN || e == -ECANCELED)
+	if (e == -EAGAIN || e == -ECANCELED) {
 		delay(d, r, CQL_OVERLOADED);
-	else
+	} else if (e == -ENOTSUP && !r->unknown) {
+		r->entry = ENTRY_COUNT;
+		dispatch_enqueue(d, r);
+	} else {
 		dispatch_give_up(d, r, rows_cause(r, e));
+	}
 }
 
 /* Sends the head, or hands it to the row sync. False: not now. */

@@ -183,6 +183,11 @@ static void told(struct worker *w, void *context)
 		dispatch_applied(d, r);
 	} else if (result == -ECANCELED) {
 		dispatch_postpone(d, r);
+	} else if (result == -ENOTSUP && !r->unknown) {
+		/* Its text did not tell that it counts. */
+		d->flying--;
+		r->entry = ENTRY_COUNT;
+		dispatch_enqueue(d, r);
 	} else if (result == -ENOENT) {
 		dispatch_failed(d, r, CQL_INVALID); /* the table may still be on its way */
 	} else {

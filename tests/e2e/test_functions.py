@@ -100,5 +100,6 @@ def test_conditional_writes_answer_as_directly(agent, pod, origin, target, keysp
     assert through == direct
     applied = [line.split()[0] for line in through if line]
     assert applied == ["True", "False"] * 3 + ["True", "False"] + ["True", "False"] * 2
-    # What did not apply needs no mirroring, and is counted nowhere.
-    assert agent.metrics()['cqlferry_unmirrored_total{cause="lwt"}'] == 6
+    # What did not apply needs no mirroring.
+    assert agent.metrics()["cqlferry_mirror_refused_total"] == 6
+    assert agent.metrics()['cqlferry_unmirrored_total{cause="lwt"}'] == 0
