@@ -179,12 +179,12 @@ def differences(one, two, names=("origin", "target"), times=lambda x, y: x == y)
     return out
 
 
-def settle(origin, target, keyspace, seconds=20, without=()):
+def settle(origin, target, keyspace, seconds=20, without=(), times=lambda x, y: x == y):
     """(differences, rows of the origin) once both are equal, or when the time is over: the mirror is asynchronous."""
     end = time.time() + seconds
     while True:
         one = origin.read(keyspace, without)
-        found = differences(one, target.read(keyspace, without))
+        found = differences(one, target.read(keyspace, without), times=times)
         if not found or time.time() > end:
             return found, one
         time.sleep(0.3)

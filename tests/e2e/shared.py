@@ -45,9 +45,10 @@ class Pair:
             if filled:
                 cluster.run(*[f"TRUNCATE {k}.{t}" for k, t in filled])
 
-    def equal(self, keyspace=None, seconds=20):
-        """The origin's rows, once the target has the same; otherwise the test fails with what differs."""
-        found, rows = cqlrows.settle(self.origin, self.target, keyspace or self.names[0], seconds)
+    def equal(self, keyspace=None, seconds=20, times=lambda x, y: x == y):
+        """The origin's rows, once the target has the same; otherwise the test fails with what differs. times: which
+        WRITETIMEs pass for equal."""
+        found, rows = cqlrows.settle(self.origin, self.target, keyspace or self.names[0], seconds, times=times)
         assert not found, f"{len(found)} differences\n" + "\n".join(words for _, words in found[:8])
         return rows
 

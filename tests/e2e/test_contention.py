@@ -225,7 +225,8 @@ def test_counters_count_once(agent, keyspace, rows, family):
 
 @pytest.mark.parametrize("family", mirrored("list"))
 def test_appends_from_all_sides(agent, keyspace, rows, family):
-    """What sixteen writers append and prepend to a few lists is in the same order on both clusters, and nothing twice."""
+    """What sixteen writers append and prepend to a few lists is in the same order on both clusters, and nothing twice. Where
+    writers interleave a list is written again as a whole, which moves the times of its elements (docs/row-sync.md)."""
 
     def work(n, c):
         for i in range(20):
@@ -233,7 +234,7 @@ def test_appends_from_all_sides(agent, keyspace, rows, family):
             good(c.query(f"UPDATE {keyspace}.lists SET l = {term} WHERE id = {i % 3}"))
 
     at_once(agent, work)
-    here = rows.equal()
+    here = rows.equal(times=lambda x, y: x == y or len(x) == len(y) > 1)
     elements = []
     for (table, _), row in here.items():
         if table == "lists":
