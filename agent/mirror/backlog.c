@@ -16,6 +16,7 @@
 #include "mirror/dispatch.h"
 #include "mirror/hold.h"
 #include "mirror/missing.h"
+#include "mirror/tables.h"
 
 bool backlog_held(const struct dispatch *d, const struct record *r)
 {
@@ -71,6 +72,7 @@ static enum journal_take take(void *context, struct record *r)
 		return JOURNAL_TAKE;
 	}
 	r->cell = missing_cell(d->worker, r);
+	tables_add(d->tables, r);
 	if (backlog_held(d, r)) {
 		prepared_release(r->slot);
 		return JOURNAL_LEAVE;
@@ -165,7 +167,8 @@ static void refill_own(struct dispatch *d)
 			return;
 		if (!journal_refill(d->journal, d->fences ? fence_end(d->fences) : UINT64_MAX, take, d))
 			return;
-		if (!d->fences)
+		/* A TRUNCATE of a table on hold waits, and with it what came after it. */
+		if (!d->fences || (d->fences->kind == RECORD_BARRIER && mirror_holds(d->mirror, d->worker, d->fences)))
 			return;
 		r = d->fences;
 		d->fences = r->next;

@@ -25,6 +25,7 @@
 #define DISPATCH_WINDOW 1024 /* records in flight on one connection */
 #define DISPATCH_LIVE 8192   /* records in memory of one worker for one cluster, those in flight not counted */
 
+struct tables;
 struct target;
 
 struct dispatch {
@@ -47,6 +48,7 @@ struct dispatch {
 	uint64_t dead_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
+	struct tables *tables;          /* what waits, by table */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
 	void (*space)(struct dispatch *d);

@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "relay/keep.h"
+#include "relay/prepared_record.h"
 
 /* One key of the node-wide map: an entry has one for each distinct id. */
 struct key {
@@ -307,19 +308,7 @@ void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, s
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* ---- over a restart: flags u32 | keyspace size u8 | for each side: id size u8, result id size u8, bind hash u64, result hash u64,
- * id, result id | keyspace | text. In this machine's byte order: the file does not leave the node. */
-
-struct saved_side {
-	uint8_t id_size, result_id_size;
-	uint64_t bind_hash, result_hash;
-} __attribute__((packed));
-
-struct saved {
-	uint32_t flags;
-	uint8_t keyspace_size;
-	struct saved_side side[SIDES];
-} __attribute__((packed));
+/* ---- over a restart: prepared_record.h */
 
 bool prepared_map_changed(struct prepared_map *m)
 {
