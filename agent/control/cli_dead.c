@@ -78,14 +78,14 @@ static void show_letter(struct listing *l, const char *file, size_t at, const st
 		json_object_set_new(o, "to", json_string(side_name(to)));
 		json_object_set_new(o, "refused", json_integer(at_us));
 		json_object_set_new(o, "code", json_integer(reason->code));
-		json_object_set_new(o, "attempts", json_integer(reason->attempts));
+		json_object_set_new(o, "retries", json_integer(reason->retries));
 		json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 		fputc('\n', stdout);
 		json_decref(o);
 		return;
 	}
-	printf("%s  refused %s by the %s after %u attempts: %s  %s  ", entry_time(entry_time_us(e), when), entry_time(at_us, refused),
-	       side_name(to), reason->attempts, reason_text(reason->code, text), statement_kind_name(v->statement.kind));
+	printf("%s  refused %s by the %s after %u retries: %s  %s  ", entry_time(entry_time_us(e), when), entry_time(at_us, refused),
+	       side_name(to), reason->retries, reason_text(reason->code, text), statement_kind_name(v->statement.kind));
 	render_text(stdout, entry_tables(v, tables, sizeof(tables)));
 	printf("  %u bytes  ", e->body_size);
 	entry_print_texts(stdout, v, l->values);

@@ -7,7 +7,7 @@
  *
  * Files of the journal's format (journal_format.h), not below journal/: a start takes over what is there. A letter is two entries:
  *
- *   REFUSED   state DONE, now and timestamp = when it was refused; body: code i32, attempts u32 (enum cql_error, or −errno)
+ *   REFUSED   state DONE, now and timestamp = when it was refused; body: code i32, retries u32 (enum cql_error, or −errno)
  *   the write as it stood in the journal, state QUEUED; DONE when it has been sent again or dropped
  *
  * and the PREPARED entries that it needs stand before it in the same file. A file without letters is removed.
@@ -28,7 +28,7 @@ struct worker;
 
 struct dead_reason {
 	int32_t code;
-	uint32_t attempts;
+	uint32_t retries;
 };
 
 /*

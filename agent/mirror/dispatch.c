@@ -321,11 +321,11 @@ void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 		dispatch_applied(d, r);
 		return;
 	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
-		ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
+		ailing_refused(d->ailing, r->cell, r->attempts >= PERMANENT_ATTEMPTS, d->worker->turn_ns);
 		dead(d, r, code);
 	} else {
 		if (permanent(code))
-			ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
+			ailing_refused(d->ailing, r->cell, false, d->worker->turn_ns);
 		delay(d, r, code);
 		return;
 	}

@@ -186,7 +186,7 @@ static struct dead *open_dead(struct place *p, size_t share)
 struct found {
 	unsigned letters;
 	int32_t code;
-	uint32_t attempts;
+	uint32_t retries;
 	char tables[100];
 	mode_t mode;
 };
@@ -214,7 +214,7 @@ static bool find_letters(void *context, struct journal_found *f)
 		journal_view_of(&r, e, &v);
 		all->letters++;
 		all->code = reason.code;
-		all->attempts = reason.attempts;
+		all->retries = reason.retries;
 		snprintf(all->tables, sizeof(all->tables), "%s.%s", v.statement.tables[0].keyspace, v.statement.tables[0].table);
 	}
 	journal_reader_done(&r);
@@ -251,7 +251,7 @@ static void dead_letters_are_kept_listed_and_dropped(void **unused)
 	found = letters_on_disk(&p); /* while it is being written */
 	assert_int_equal(found.letters, 300);
 	assert_int_equal(found.code, CQL_INVALID);
-	assert_int_equal(found.attempts, 8);
+	assert_int_equal(found.retries, 8);
 	assert_int_equal(found.mode, 0600);
 	dead_close(d);
 	/* The next start finds them. */
