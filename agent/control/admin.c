@@ -17,7 +17,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,6 +24,7 @@
 
 #include "base/log.h"
 #include "base/magic.h"
+#include "control/admin_lock.h"
 #include "control/nearest.h"
 
 #define ADMIN_MAGIC 0xad310001u
@@ -476,37 +476,19 @@ const char *admin_peer(const struct admin_reply *r)
 	return r->peer;
 }
 
-/* ---------------------------------------------------------------- listening */
-
-/* The lock, not the socket, says whether an agent lives: it goes with the process, however that ends. */
-static int take_lock(struct admin *a, struct error *error)
+int admin_detach(struct admin_reply *r)
 {
-	char path[sizeof(a->path) + 8], text[24] = "";
-	ssize_t n;
+	struct connection *c = r->connection;
+	uv_os_fd_t fd = -1;
 
-	snprintf(path, sizeof(path), "%s.lock", a->path);
-	a->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (a->lock < 0)
-		return error_set(error, -errno,
-				 "cannot open '%s': %s; set admin.socket to a place that can be written",
-				 path, strerror(errno));
-	if (flock(a->lock, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK)
-			return error_set(error, -errno, "cannot lock '%s': %s", path, strerror(errno));
-		n = pread(a->lock, text, sizeof(text) - 1, 0);
-		text[n > 0 ? n : 0] = 0;
-		text[strspn(text, "0123456789")] = 0;
-		return error_set(error, -EADDRINUSE,
-				 "another agent is running (pid %s): it holds '%s'; stop it first, or give "
-				 "this one another "
-				 "admin.socket",
-				 *text ? text : "unknown", path);
-	}
-	n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	if (ftruncate(a->lock, 0) < 0 || pwrite(a->lock, text, (size_t)n, 0) != n)
-		return error_set(error, -EIO, "cannot write '%s': %s", path, strerror(errno));
-	return 0;
+	MAGIC_CHECK(r, REPLY_MAGIC);
+	if (c && uv_fileno((uv_handle_t *)&c->pipe, &fd) == 0)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	reply_end(r, NULL);
+	return fd;
 }
+
+/* ---------------------------------------------------------------- listening */
 
 static int make_directory(const char *path, struct error *error)
 {
@@ -536,7 +518,7 @@ int admin_listen(struct admin *a, const char *path, struct error *error)
 	memcpy(address.sun_path, a->path, sizeof(a->path));
 	rc = make_directory(path, error);
 	if (rc == 0)
-		rc = take_lock(a, error);
+		rc = admin_lock_take(path, &a->lock, error);
 	if (rc < 0)
 		goto out;
 	if (unlink(path) < 0 && errno != ENOENT) {

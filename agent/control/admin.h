@@ -72,6 +72,12 @@ void admin_done(struct admin_reply *reply, json_t *object);
 /* Final: {"ok": false, "error", "hint"}. Takes `reply`; `hint` NULL or "" = none. */
 void admin_fail(struct admin_reply *reply, const char *error, const char *hint);
 
+/*
+ * Final: nothing is sent, the connection is closed on this side, and its socket (non-blocking) is handed to the caller, who may go on
+ * with it as he likes. −1 when the client is gone. Takes `reply`.
+ */
+int admin_detach(struct admin_reply *reply);
+
 /* Nobody waits for this answer any more. A long action may end early; a phase move carries on. */
 bool admin_is_gone(const struct admin_reply *reply);
 

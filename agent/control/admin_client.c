@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int call_connect(const char *path, struct error *error)
+int admin_connect(const char *path, struct error *error)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd, code;
@@ -124,7 +124,7 @@ int admin_call(const char *path, const json_t *request, int timeout_millis,
 	size_t size = 0;
 	int rc;
 
-	r.fd = call_connect(path, error);
+	r.fd = admin_connect(path, error);
 	if (r.fd < 0)
 		return r.fd;
 	r.data = malloc(16384);

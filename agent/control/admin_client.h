@@ -7,6 +7,9 @@
 
 #define ADMIN_ANSWER_MAX (16u << 20) /* bytes of one line from the agent */
 
+/* A blocking connection to the agent that listens at `path`; the caller closes it. Or −errno as below, with the reason. */
+int admin_connect(const char *path, struct error *error);
+
 /*
  * Sends `request` (borrowed) to the agent that listens at `path` and waits for the final line. `on_progress`
  * (may be NULL) gets each progress text, borrowed. `timeout_millis` is the longest silence, −1 = no limit.

@@ -7,8 +7,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/handover.h"
 #include "control/node.h"
 #include "control/queues.h"
+#include "control/vigil.h"
 #include "cutover/ledger.h"
 #include "relay/session.h"
 #include "relay/worker.h"
@@ -95,6 +97,9 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 			    json_pack("{s:o, s:o}", "count", count(METRIC_HOLDS), "lastMicros", count(METRIC_HOLD_LAST_US)));
 	if (n->intercept)
 		json_object_set_new(o, "interception", intercept_answer(n));
+	vigil_describe(n, o);
+	if (n->takeover)
+		json_object_set_new(o, "agentBefore", takeover_describe(n));
 	if (n->service)
 		json_object_set_new(o, "migrationService", service_describe(n->service));
 	admin_done(reply, o);

@@ -123,21 +123,29 @@ int cli_socket(struct cli *cli, const char **ret_path, struct error *error)
 	return 0;
 }
 
-int cli_state(const struct cli *cli, const char *given, char path[4096], struct error *error)
+int cli_directory(struct cli *cli, const char **ret_path, struct error *error)
 {
 	struct config config;
 	int rc;
 
-	if (given) {
-		snprintf(path, 4096, "%s", given);
+	if (cli->directory) {
+		*ret_path = cli->directory;
 		return 0;
 	}
 	rc = config_load(&config, cli_config_file(cli), environ, error);
 	if (rc < 0)
 		return rc;
-	snprintf(path, 4096, "%s", config.state.directory);
+	snprintf(cli->directory_path, sizeof(cli->directory_path), "%s", config.state.directory);
 	config_done(&config);
-	return path[0] ? 0 : error_set(error, -ENOENT, "state.directory is empty: this agent keeps nothing on disk");
+	if (!cli->directory_path[0])
+		return error_set(error, -ENOENT, "state.directory is empty: nothing is kept on disk");
+	*ret_path = cli->directory_path;
+	return 0;
+}
+
+bool cli_no_agent(int code)
+{
+	return code == -ENOENT || code == -ECONNREFUSED;
 }
 
 static void on_progress(const char *text, void *context)
@@ -171,7 +179,7 @@ int cli_ask(struct cli *cli, const char *command, json_t *request, int timeout_m
 	if (ret_code)
 		*ret_code = rc;
 	if (rc < 0) {
-		if (!ret_code || (rc != -ENOENT && rc != -ECONNREFUSED))
+		if (!ret_code || !cli_no_agent(rc))
 			cli_failed(command, "%s", error.text);
 		return CLI_FAILED;
 	}

@@ -9,13 +9,17 @@
 
 int cli_agent(struct cli *cli, int argc, char **argv)
 {
-	bool check = false;
+	bool check = false, takeover = false;
 	const struct cli_option options[] = {
 	    {.name = "config",
 	     .type = CLI_TEXT,
 	     .value = "FILE",
 	     .place.text = &cli->config_file,
 	     .help = "configuration; else $CQLFERRY_CONFIG, else " CONFIG_DEFAULT_FILE " if there is one"},
+	    {.name = "takeover",
+	     .type = CLI_FLAG,
+	     .place.flag = &takeover,
+	     .help = "take over from the agent that runs here, if one does (takeover.enabled)"},
 	    {.name = "check", .type = CLI_FLAG, .place.flag = &check, .help = "only check the configuration"},
 	    {.name = NULL}};
 	struct error error = {""};
@@ -26,6 +30,7 @@ int cli_agent(struct cli *cli, int argc, char **argv)
 		return rc;
 	if (config_load(&config, cli_config_file(cli), environ, &error) < 0)
 		return cli_failed("agent", "%s", error.text);
+	config.takeover.enabled |= takeover;
 	if (config_check(&config, &error) < 0) {
 		config_done(&config);
 		return cli_failed("agent", "%s", error.text);

@@ -27,11 +27,11 @@ struct cli_option {
 /* Options that several commands have, and the hooks. */
 struct cli {
 	const struct cli_hooks *hooks;
-	const char *config_file, *socket;
+	const char *config_file, *socket, *directory;
 	bool json;
 	bool lines; /* --json: the answer on one line, as the progress lines before it are */
 	bool color; /* standard output is a terminal and NO_COLOR is not set */
-	char socket_path[128];
+	char socket_path[128], directory_path[4096];
 };
 
 struct cli_command {
@@ -43,6 +43,27 @@ struct cli_command {
 	 * help). */
 	int (*run)(struct cli *cli, int argc, char **argv);
 };
+
+/* Rows that many commands have, for their tables. */
+#define CLI_OPTION_SOCKET(cli_)                                                                   \
+	{                                                                                         \
+		.name = "socket", .type = CLI_TEXT, .value = "PATH", .place.text = &(cli_)->socket, \
+		.help = "the agent's admin.socket"                                                \
+	}
+#define CLI_OPTION_CONFIG(cli_)                                                                          \
+	{                                                                                                \
+		.name = "config", .type = CLI_TEXT, .value = "FILE", .place.text = &(cli_)->config_file, \
+		.help = "configuration that names it"                                                    \
+	}
+#define CLI_OPTION_DIRECTORY(cli_)                                                                        \
+	{                                                                                                 \
+		.name = "directory", .type = CLI_TEXT, .value = "DIR", .place.text = &(cli_)->directory,   \
+		.help = "read the files of that state.directory instead of asking the agent"              \
+	}
+#define CLI_OPTION_JSON(cli_)                                                                              \
+	{                                                                                                  \
+		.name = "json", .type = CLI_FLAG, .place.flag = &(cli_)->json, .help = "answer in JSON" \
+	}
 
 extern const struct cli_command cli_commands[];
 extern const size_t cli_command_count;
@@ -70,6 +91,15 @@ const char *cli_config_file(const struct cli *cli);
 int cli_socket(struct cli *cli, const char **ret_path, struct error *error);
 
 /*
+ * For commands that read what the agent keeps on disk: where that is. --directory, else state.directory of the configuration. 0, or −errno
+ * with a text; −ENOENT where the configuration keeps nothing.
+ */
+int cli_directory(struct cli *cli, const char **ret_path, struct error *error);
+
+/* Whether `code`, of cli_ask, says that there is no agent to ask: what it left on disk is then the whole truth. */
+bool cli_no_agent(int code);
+
+/*
  * Sends `request` (takes it), shows progress lines, and hands the final object over if it is ok. CLI_OK, or
  * CLI_FAILED with the agent's error and hint printed. *ret_code (may be NULL): −errno of the call, 0 when the
  * agent answered.
@@ -82,9 +112,6 @@ void cli_show(const struct cli *cli, json_t *final);
 
 /* "2026-01-02T03:04:05Z", "2026-01-02", or "15m": so long ago. False: it is neither. */
 bool cli_since(const char *text, int64_t *ret_us);
-
-/* The state.directory: `given` (--state), else what the configuration says, copied to `path`. 0 or −errno with a text. */
-int cli_state(const struct cli *cli, const char *given, char path[4096], struct error *error);
 
 /* "keyspace.table" as CQL writes it: folded to lower case unless in double quotes; "keyspace.*" has an empty table. False: it is none. */
 bool cli_table(const char *text, struct table_name *ret);

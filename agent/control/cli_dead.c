@@ -155,10 +155,10 @@ static void print_lines(const struct listing *l)
 	json_decref(list);
 }
 
-static int from_files(struct cli *cli, const char *directory, const struct entry_filter *filter, bool show, bool values)
+static int from_files(struct cli *cli, const struct entry_filter *filter, bool show, bool values)
 {
 	struct listing *l = calloc(1, sizeof(*l));
-	char state[4096];
+	const char *state;
 	struct error error;
 	int r;
 
@@ -168,7 +168,7 @@ static int from_files(struct cli *cli, const char *directory, const struct entry
 	l->filter = *filter;
 	l->show = show;
 	l->values = values;
-	r = cli_state(cli, directory, state, &error);
+	r = cli_directory(cli, &state, &error);
 	if (r == 0)
 		r = dead_files_each(state, read_file, l, &error);
 	if (r == 0 && !show)
@@ -196,12 +196,12 @@ static int by_agent(struct cli *cli, const char *action, const struct entry_filt
 
 int cli_dead(struct cli *cli, int argc, char **argv)
 {
-	const char *directory = NULL, *table = NULL, *action;
+	const char *table = NULL, *action;
 	bool values = false;
 	const struct cli_option options[] = {
 		{.name = "table", .type = CLI_TEXT, .value = "KS.TABLE", .place.text = &table, .help = "only those that may touch that table, or KS.*"},
 		{.name = "values", .type = CLI_FLAG, .place.flag = &values, .help = "show: the statements' values as well"},
-		{.name = "state", .type = CLI_TEXT, .value = "DIR", .place.text = &directory, .help = "ls, show: the agent's state.directory"},
+		{.name = "state", .type = CLI_TEXT, .value = "DIR", .place.text = &cli->directory, .help = "ls, show: the agent's state.directory"},
 		{.name = "socket", .type = CLI_TEXT, .value = "PATH", .place.text = &cli->socket, .help = "replay, drop: the agent's admin.socket"},
 		{.name = "config", .type = CLI_TEXT, .value = "FILE", .place.text = &cli->config_file, .help = "configuration that names them"},
 		{.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
@@ -218,7 +218,7 @@ int cli_dead(struct cli *cli, int argc, char **argv)
 		return cli_usage_error("dead", "--table: '%s' is no keyspace.table", table);
 	action = argv[1];
 	if (!strcmp(action, "ls") || !strcmp(action, "show"))
-		return from_files(cli, directory, &filter, !strcmp(action, "show"), values);
+		return from_files(cli, &filter, !strcmp(action, "show"), values);
 	if (!strcmp(action, "replay") || !strcmp(action, "drop"))
 		return by_agent(cli, action, &filter);
 	return cli_usage_error("dead", "'%s' is none of ls, show, replay, drop", action);

@@ -170,7 +170,7 @@ static void show_end(const struct listing *l, json_int_t lost)
 		printf("%" JSON_INTEGER_FORMAT " lines could not be written to the ledger\n", lost);
 }
 
-static int from_agent(struct listing *l, struct cli *cli, const struct ledger_filter *f, const char *table)
+static int from_agent(struct listing *l, struct cli *cli, const struct ledger_filter *f, const char *table, int *ret_code)
 {
 	char next[128] = "";
 
@@ -187,7 +187,8 @@ static int from_agent(struct listing *l, struct cli *cli, const struct ledger_fi
 			json_object_set_new(request, "table", json_string(table));
 		if (next[0])
 			json_object_set_new(request, "next", json_string(next));
-		rc = cli_ask(cli, "gaps", request, ANSWER_MILLIS, &final, NULL);
+		/* In the middle of a listing there is no going on with the files: they begin from the first gap. */
+		rc = cli_ask(cli, "gaps", request, ANSWER_MILLIS, &final, next[0] ? NULL : ret_code);
 		if (rc != CLI_OK)
 			return rc;
 		if (json_is_false(json_object_get(final, "kept"))) {
@@ -230,6 +231,18 @@ static int from_files(struct listing *l, const char *directory, const struct led
 	return CLI_OK;
 }
 
+/* Nobody writes them now: they are all that there is to know. */
+static int without_agent(struct listing *l, struct cli *cli, const struct ledger_filter *f)
+{
+	struct error error = {""};
+	const char *directory;
+
+	if (cli_directory(cli, &directory, &error) < 0)
+		return cli_failed("gaps", "no agent answers, and there are no files to read: %s", error.text);
+	fprintf(stderr, "cqlferry gaps: no agent answers; this is what the files in %s say\n", directory);
+	return from_files(l, directory, f);
+}
+
 bool cli_since(const char *text, int64_t *ret_us)
 {
 	static const struct {
@@ -265,21 +278,20 @@ bool cli_since(const char *text, int64_t *ret_us)
 
 int cli_gaps(struct cli *cli, int argc, char **argv)
 {
-	const char *since = NULL, *cause = NULL, *table = NULL, *directory = NULL;
+	const char *since = NULL, *cause = NULL, *table = NULL;
 	const struct cli_option options[] = {
 		{.name = "since", .type = CLI_TEXT, .value = "SINCE", .place.text = &since, .help = "only what was not over by then"},
 		{.name = "cause", .type = CLI_TEXT, .value = "CAUSE", .place.text = &cause, .help = "only that cause, or that kind"},
 		{.name = "table", .type = CLI_TEXT, .value = "KS.TABLE", .place.text = &table,
 		 .help = "only what may concern that table; \"KS.\" = the whole keyspace"},
-		{.name = "directory", .type = CLI_TEXT, .value = "DIR", .place.text = &directory,
-		 .help = "read the files of that state.directory instead of asking the agent"},
-		{.name = "socket", .type = CLI_TEXT, .value = "PATH", .place.text = &cli->socket, .help = "the agent's admin.socket"},
-		{.name = "config", .type = CLI_TEXT, .value = "FILE", .place.text = &cli->config_file, .help = "configuration that names it"},
-		{.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
+		CLI_OPTION_DIRECTORY(cli),
+		CLI_OPTION_SOCKET(cli),
+		CLI_OPTION_CONFIG(cli),
+		CLI_OPTION_JSON(cli),
 		{.name = NULL}};
 	struct listing l = {.cli = cli};
 	struct ledger_filter f = {0};
-	int rest, rc = cli_options(cli_find("gaps"), options, argc, argv, 0, &rest);
+	int rest, code = 0, rc = cli_options(cli_find("gaps"), options, argc, argv, 0, &rest);
 
 	if (rc >= 0)
 		return rc;
@@ -291,5 +303,8 @@ int cli_gaps(struct cli *cli, int argc, char **argv)
 		memcpy(f.cause, cause, strlen(cause) + 1);
 	if (table && ledger_filter_table(&f, table) < 0)
 		return cli_usage_error("gaps", "--table: '%s' is no keyspace.table", table);
-	return directory ? from_files(&l, directory, &f) : from_agent(&l, cli, &f, table);
+	if (cli->directory)
+		return from_files(&l, cli->directory, &f);
+	rc = from_agent(&l, cli, &f, table, &code);
+	return cli_no_agent(code) ? without_agent(&l, cli, &f) : rc;
 }

@@ -476,16 +476,15 @@ static bool known_word(const char *word, const char *(*name)(unsigned), unsigned
 
 int cli_journal(struct cli *cli, int argc, char **argv)
 {
-	const char *directory = NULL, *table = NULL, *since = NULL;
+	const char *state, *table = NULL, *since = NULL;
 	struct listing *l = calloc(1, sizeof(*l));
-	char state[4096];
 	struct error error;
 	int rest, rc;
 
 	if (!l)
 		return cli_failed("journal", "out of memory");
 	const struct cli_option options[] = {
-		{.name = "state", .type = CLI_TEXT, .value = "DIR", .place.text = &directory, .help = "the agent's state.directory"},
+		{.name = "state", .type = CLI_TEXT, .value = "DIR", .place.text = &cli->directory, .help = "the agent's state.directory"},
 		{.name = "table", .type = CLI_TEXT, .value = "KS.TABLE", .place.text = &table, .help = "show: what may touch that table, or KS.*"},
 		{.name = "entry", .type = CLI_TEXT, .value = "STATE", .place.text = &l->filter.state,
 		 .help = "show: 'in doubt', queued, sent, confirmed or done"},
@@ -523,7 +522,7 @@ int cli_journal(struct cli *cli, int argc, char **argv)
 		cli_usage_error("journal", "--kind: '%s' is none of write, barrier, counter, rows", l->filter.kind);
 		goto out;
 	}
-	if (cli_state(cli, directory, state, &error) < 0)
+	if (cli_directory(cli, &state, &error) < 0)
 		rc = cli_failed("journal", "%s", error.text);
 	else if (!strcmp(argv[1], "ls"))
 		rc = list(l, state);

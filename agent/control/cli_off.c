@@ -63,17 +63,9 @@ int cli_off(struct cli *cli, int argc, char **argv)
 	     .type = CLI_FLAG,
 	     .place.flag = &take_away,
 	     .help = "without an agent: unpin everything as well"},
-	    {.name = "socket",
-	     .type = CLI_TEXT,
-	     .value = "PATH",
-	     .place.text = &cli->socket,
-	     .help = "the agent's admin.socket"},
-	    {.name = "config",
-	     .type = CLI_TEXT,
-	     .value = "FILE",
-	     .place.text = &cli->config_file,
-	     .help = "configuration that names it"},
-	    {.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
+	    CLI_OPTION_SOCKET(cli),
+	    CLI_OPTION_CONFIG(cli),
+	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, code = 0, rc = cli_options(cli_find("off"), options, argc, argv, 0, &rest);
 	json_t *final = NULL;
@@ -90,7 +82,7 @@ int cli_off(struct cli *cli, int argc, char **argv)
 			    "interception is off; --remove needs a stopped agent: stop it, then repeat");
 		return CLI_OK;
 	}
-	if (code != -ENOENT && code != -ECONNREFUSED)
+	if (!cli_no_agent(code))
 		return rc;
 	if (!force)
 		return cli_failed(
@@ -104,17 +96,9 @@ int cli_off(struct cli *cli, int argc, char **argv)
 int cli_on(struct cli *cli, int argc, char **argv)
 {
 	const struct cli_option options[] = {
-	    {.name = "socket",
-	     .type = CLI_TEXT,
-	     .value = "PATH",
-	     .place.text = &cli->socket,
-	     .help = "the agent's admin.socket"},
-	    {.name = "config",
-	     .type = CLI_TEXT,
-	     .value = "FILE",
-	     .place.text = &cli->config_file,
-	     .help = "configuration that names it"},
-	    {.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
+	    CLI_OPTION_SOCKET(cli),
+	    CLI_OPTION_CONFIG(cli),
+	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, code = 0, rc = cli_options(cli_find("on"), options, argc, argv, 0, &rest);
 	json_t *final = NULL;
@@ -124,7 +108,7 @@ int cli_on(struct cli *cli, int argc, char **argv)
 	rc = cli_ask(cli, "on", json_pack("{s:s}", "command", "on"), ANSWER_MILLIS, &final, &code);
 	if (rc == CLI_OK)
 		cli_show(cli, final);
-	else if (code == -ENOENT || code == -ECONNREFUSED)
+	else if (cli_no_agent(code))
 		return switch_without_agent(cli, "on", true, false);
 	return rc;
 }

@@ -47,20 +47,9 @@ int cli_phase(struct cli *cli, int argc, char **argv)
 	     .min = 1,
 	     .max = 86400,
 	     .help = "give up after so long and stay in the old phase; 300 if not given"},
-	    {.name = "socket",
-	     .type = CLI_TEXT,
-	     .value = "PATH",
-	     .place.text = &cli->socket,
-	     .help = "the agent's admin.socket"},
-	    {.name = "config",
-	     .type = CLI_TEXT,
-	     .value = "FILE",
-	     .place.text = &cli->config_file,
-	     .help = "configuration that names it"},
-	    {.name = "json",
-	     .type = CLI_FLAG,
-	     .place.flag = &cli->json,
-	     .help = "progress and answer in JSON"},
+	    CLI_OPTION_SOCKET(cli),
+	    CLI_OPTION_CONFIG(cli),
+	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, rc = cli_options(cli_find("phase"), options, argc, argv, 1, &rest);
 	json_t *final = NULL, *request;

@@ -9,17 +9,9 @@
 int cli_status(struct cli *cli, int argc, char **argv)
 {
 	const struct cli_option options[] = {
-	    {.name = "socket",
-	     .type = CLI_TEXT,
-	     .value = "PATH",
-	     .place.text = &cli->socket,
-	     .help = "the agent's admin.socket"},
-	    {.name = "config",
-	     .type = CLI_TEXT,
-	     .value = "FILE",
-	     .place.text = &cli->config_file,
-	     .help = "configuration that names it"},
-	    {.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
+	    CLI_OPTION_SOCKET(cli),
+	    CLI_OPTION_CONFIG(cli),
+	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, rc = cli_options(cli_find("status"), options, argc, argv, 0, &rest);
 	json_t *final = NULL, *tables;
@@ -47,17 +39,9 @@ int cli_sessions(struct cli *cli, int argc, char **argv)
 	     .min = 1,
 	     .max = 100000,
 	     .help = "at most N of them; 100 if not given"},
-	    {.name = "socket",
-	     .type = CLI_TEXT,
-	     .value = "PATH",
-	     .place.text = &cli->socket,
-	     .help = "the agent's admin.socket"},
-	    {.name = "config",
-	     .type = CLI_TEXT,
-	     .value = "FILE",
-	     .place.text = &cli->config_file,
-	     .help = "configuration that names it"},
-	    {.name = "json", .type = CLI_FLAG, .place.flag = &cli->json, .help = "answer in JSON"},
+	    CLI_OPTION_SOCKET(cli),
+	    CLI_OPTION_CONFIG(cli),
+	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, rc = cli_options(cli_find("sessions"), options, argc, argv, 0, &rest);
 	json_t *final = NULL;

@@ -124,16 +124,8 @@ int cli_top(struct cli *cli, int argc, char **argv)
 					      .min = 1,
 					      .max = 1000000,
 					      .help = "end after N looks"},
-					     {.name = "socket",
-					      .type = CLI_TEXT,
-					      .value = "PATH",
-					      .place.text = &cli->socket,
-					      .help = "the agent's admin.socket"},
-					     {.name = "config",
-					      .type = CLI_TEXT,
-					      .value = "FILE",
-					      .place.text = &cli->config_file,
-					      .help = "configuration that names it"},
+					     CLI_OPTION_SOCKET(cli),
+					     CLI_OPTION_CONFIG(cli),
 					     {.name = NULL}};
 	struct error error = {""};
 	const char *path = NULL;

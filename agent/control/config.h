@@ -112,6 +112,9 @@ struct config {
 		bool strict_holds;
 	} journal;
 	struct {
+		uint32_t threads, settle_millis, again_minutes;
+	} row_sync;
+	struct {
 		int mode, client; /* enum config_auth_mode, config_auth_client */
 	} auth;
 	int ddl, topology, acknowledgement; /* enums above */
@@ -121,6 +124,11 @@ struct config {
 	struct {
 		char *socket;
 	} admin;
+	struct {
+		bool enabled;	       /* an agent that runs here already hands over to this one */
+		uint32_t drain_millis; /* how long this one, superseded, goes on with the sessions that it has */
+		bool wait_for_term;    /* and then stays until SIGTERM */
+	} takeover;
 	struct {
 		char *address;
 		uint32_t port; /* 0 = off */

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/handover_gaps.h"
 #include "cutover/ledger.h"
 #include "relay/worker.h"
 
@@ -42,12 +43,69 @@ static void on_session(void *context, const struct gap_session *s)
 	ledger_opaque(g->ledger, s);
 }
 
+static const struct {
+	enum gap_cause cause;
+	enum metric metric;
+} counters[] = {
+	{GAP_LWT, METRIC_UNMIRRORED_LWT},
+	{GAP_COUNTER, METRIC_UNMIRRORED_COUNTER},
+	{GAP_LIST, METRIC_UNMIRRORED_LIST},
+	{GAP_FUNCTION, METRIC_UNMIRRORED_FUNCTION},
+	{GAP_UNCLASSIFIED, METRIC_UNMIRRORED_UNCLASSIFIED},
+	{GAP_UNKNOWN_OUTCOME, METRIC_UNMIRRORED_UNKNOWN_OUTCOME},
+	{GAP_SHED, METRIC_UNMIRRORED_SHED},
+	{GAP_DEAD, METRIC_UNMIRRORED_DEAD},
+	{GAP_POLICY, METRIC_UNMIRRORED_POLICY},
+};
+
+static void add_metric(struct gaps *g, const char *cause, uint64_t count)
+{
+	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		if (strcmp(gap_cause_name(counters[i].cause), cause) == 0)
+			metric_add(g->node->metrics, counters[i].metric, count);
+}
+
+static void on_foreign_count(void *context, const struct gap_count *c)
+{
+	struct gaps *g = context;
+
+	add_metric(g, gap_cause_name(c->cause), c->count);
+	ledger_unmirrored(g->ledger, c);
+}
+
+static void on_foreign_session(void *context, const struct gap_session *s)
+{
+	struct gap_session theirs = *s;
+	struct gaps *g = context;
+
+	theirs.key ^= 1ull << 63; /* keys are addresses of user space: no session of ours has this one */
+	ledger_opaque(g->ledger, &theirs);
+}
+
+void gaps_feed(struct node *n, const json_t *array)
+{
+	unsigned unknown = n->gaps ? handover_gaps_read(array, on_foreign_count, on_foreign_session, n->gaps) : 0;
+
+	if (unknown)
+		log_error("cutover", "%u gaps of the agent before this one are not understood; compare the tables before a cutover", unknown);
+}
+
 static void take_all(struct gaps *g)
 {
 	const struct relay *r = &g->node->relay;
 
 	for (unsigned i = 0; i < r->worker_count; i++)
 		gap_take(r->workers[i]->gap, on_count, on_session, g);
+}
+
+void gaps_settle(void *context)
+{
+	struct gaps *g = ((struct node *)context)->gaps;
+
+	if (!g)
+		return;
+	take_all(g);
+	ledger_write_windows(g->ledger, clock_wall_us());
 }
 
 static void on_bypassed(void *context, const struct intercept_event *e)
@@ -165,7 +223,7 @@ json_t *gap_json(const struct ledger_record *r)
 	json_object_set_new(o, "tokens", json_null());
 	json_object_set_new(o, "from", json_integer(r->from_us));
 	json_object_set_new(o, "to", r->to_us ? json_integer(r->to_us) : json_null());
-	json_object_set_new(o, "count", json_integer((json_int_t)(r->count || (r->kind == LEDGER_BYPASS && !r->id && r->approximate) ? r->count : 1)));
+	json_object_set_new(o, "count", json_integer((json_int_t)ledger_weight(r)));
 	if (r->approximate)
 		json_object_set_new(o, "approximate", json_true());
 	if (r->type == LEDGER_SUMMARY)
@@ -295,10 +353,8 @@ static void answer_gaps(struct admin_reply *reply, const json_t *request, void *
 		admin_fail(reply, wrong, "see `cqlferry gaps --help`");
 		return;
 	}
-	if (p->cursor.stage == LEDGER_SUMMARIES && !p->cursor.current) { /* the first page: all that there is */
-		take_all(g);
-		ledger_write_windows(g->ledger, clock_wall_us());
-	}
+	if (p->cursor.stage == LEDGER_SUMMARIES && !p->cursor.current) /* the first page: all that there is */
+		gaps_settle(g->node);
 	p->gaps = g;
 	p->reply = reply;
 	p->work.data = p;
@@ -308,9 +364,38 @@ static void answer_gaps(struct admin_reply *reply, const json_t *request, void *
 
 /* ---- life */
 
+/* The counters go on where the last agent's stopped: what is missing on the other cluster is not less for a restart. */
+static void on_earlier(void *context, const struct ledger_record *r)
+{
+	struct gaps *g = context;
+
+	if (r->kind == LEDGER_UNMIRRORED)
+		add_metric(g, r->cause, r->count);
+	else if (r->kind == LEDGER_BYPASS)
+		metric_add(g->node->metrics, METRIC_UNMIRRORED_BYPASS, ledger_weight(r));
+}
+
+static int count_earlier(struct gaps *g, struct error *error)
+{
+	const char *directory = g->node->config->state.directory;
+	struct ledger_cursor cursor = {0};
+	struct ledger_filter all = {0};
+	int r = 1;
+
+	if (g->node->counted || !g->ledger)
+		return 0;
+	g->node->counted = true;
+	while (r == 1)
+		r = ledger_read(directory, &all, &cursor, UINT32_MAX, SIZE_MAX, on_earlier, g, error);
+	if (r == 0)
+		r = ledger_read_spans(directory, &all, on_earlier, g, error);
+	return r < 0 ? r : 0;
+}
+
 int gaps_start(struct node *n, struct error *error)
 {
 	struct ledger_options o = {.directory = n->config->state.directory, .now_us = clock_wall_us(),
+				   .journaled = n->mirror.journals.directory >= 0,
 				   .synced_us = n->recovered.node_restarted ? n->recovered.synced_us : 0};
 	struct ledger_opened opened = {0};
 	struct gaps *g = calloc(1, sizeof(*g));
@@ -321,6 +406,8 @@ int gaps_start(struct node *n, struct error *error)
 	g->node = n;
 	g->work.data = g;
 	r = ledger_open(&o, &g->ledger, &opened, error);
+	if (r == 0)
+		r = count_earlier(g, error);
 	if (r == 0 && admin_register(n->admin, "gaps", answer_gaps, g) < 0)
 		r = error_set(error, -ENOSPC, "too many admin commands");
 	if (r < 0) {

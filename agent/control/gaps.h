@@ -23,5 +23,10 @@ void gaps_tick(struct node *n); /* once a second, behind steer_tick */
 /* After the workers have ended and before their memory goes. */
 void gaps_stop(struct node *n);
 
+/* What another agent of this node counted: handover_gaps.h. NULL = nothing. */
+void gaps_feed(struct node *n, const json_t *array);
+/* phase_options.settle: what was counted until now is in the files. `context` is the node. */
+void gaps_settle(void *context);
+
 /* A gap for people and programs: kind, cause, missing, keyspace, table, tokens (null = all), from, to (µs, null = not over), count, … */
 json_t *gap_json(const struct ledger_record *r);

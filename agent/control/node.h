@@ -23,7 +23,9 @@ struct node {
 	uv_work_t strays, watch, keep;
 	unsigned seconds;
 	bool keep_running;
-	bool strays_running, watch_running, watch_learned, serving, events_on;
+	bool strays_running, watch_running, watch_learned, serving, events_made, events_on;
+	bool counted;           /* what earlier agents put on the ledger is in the counters */
+	bool signalled;         /* told to stop */
 	unsigned strays_found, strays_closed;
 	uint64_t started_ns;
 	struct metrics *metrics; /* of the main thread */
@@ -36,9 +38,16 @@ struct node {
 	struct http *http;
 	struct gaps *gaps;       /* the gap ledger; gaps.h */
 	struct service *service; /* NULL = no migration service is configured */
+	struct handover *handover; /* to the next agent; handover.h */
+	struct takeover *takeover; /* from the one before, NULL = there is none (any more) */
+	struct vigil *vigil;     /* vigil.h */
 	struct addr *learned;   /* nodes of the origin found by the last look, for the main loop to watch */
 	unsigned learned_count;
 };
+
+/* run.c: what belongs to one process only. claim: admin socket, HTTP, ledger. lead: phase, migration service. 0 or −errno with the reason. */
+int node_claim(struct node *n, struct error *error);
+int node_lead(struct node *n, struct error *error);
 
 /* answers.c: the admin socket's commands and the health questions. */
 int answers_register(struct node *n, struct error *error);
@@ -50,6 +59,8 @@ int steer_open(struct node *n, struct error *error);   /* before the relay: prog
 int steer_start(struct node *n, struct error *error);  /* after it: agent address, watch list, events */
 void steer_tick(struct node *n);                       /* once a second */
 void steer_stop(struct node *n);
+void steer_pause(struct node *n);                      /* another agent looks after it; not from a callback */
+void steer_resume(struct node *n);
 void steer_poll(struct node *n);                       /* takes the events that are there now */
 
 /* gaps.c: the gap ledger, NULL when none is kept. */

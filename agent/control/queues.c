@@ -253,6 +253,10 @@ static void change(struct admin_reply *reply, const json_t *request, struct node
 
 	if (r < 0)
 		return;
+	if (!n->relay.worker_count) {
+		admin_fail(reply, "the agent is still starting", "try again");
+		return;
+	}
 	if (r == 0) {
 		if (hold)
 			answer_list(reply, n);
@@ -333,6 +337,10 @@ static void answer_dead(struct admin_reply *reply, const json_t *request, void *
 
 	if (named < 0)
 		return;
+	if (!n->relay.worker_count) {
+		admin_fail(reply, "the agent is still starting", "try again");
+		return;
+	}
 	filter.by_table = named > 0;
 	if (action && !strcmp(action, "drop")) {
 		uint64_t dropped = dead_drop(n->mirror.dead, &filter);
@@ -345,9 +353,9 @@ static void answer_dead(struct admin_reply *reply, const json_t *request, void *
 		admin_fail(reply, "\"action\" is neither replay nor drop", NULL);
 		return;
 	}
-	p = n->relay.worker_count ? calloc(1, sizeof(*p)) : NULL;
+	p = calloc(1, sizeof(*p));
 	if (!p) {
-		admin_fail(reply, n->relay.worker_count ? "out of memory" : "the agent is still starting", NULL);
+		admin_fail(reply, "out of memory", NULL);
 		return;
 	}
 	p->node = n;

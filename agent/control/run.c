@@ -10,9 +10,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/gaps.h"
+#include "control/handover.h"
 #include "control/node.h"
 #include "control/queues.h"
 #include "mirror/dead.h"
+#include "control/vigil.h"
+#include "cutover/fit.h"
+#include "migrate/started.h"
 #include "mirror/preflight.h"
 #include "relay/prepared.h"
 
@@ -125,6 +129,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	struct node *n = handle->data;
 
 	log_info("agent", "signal %d: stopping; requests in flight are answered first", number);
+	n->signalled = true;
 	uv_stop(&n->loop);
 }
 
@@ -148,6 +153,9 @@ static void on_second(uv_timer_t *timer)
 {
 	struct node *n = timer->data;
 
+	handover_tick(n);
+	if (handover_given(n))
+		return; /* the other agent looks after all that follows */
 	/* Before they are steered here, connections that pass by the agent are as they should be. */
 	if (n->intercept && n->serving)
 		steer_tick(n);
@@ -155,6 +163,7 @@ static void on_second(uv_timer_t *timer)
 	queues_tick(n);
 	metric_set(n->metrics, METRIC_JOURNAL_WRITTEN, atomic_load(&n->mirror.journals.written));
 	metric_set(n->metrics, METRIC_JOURNAL_HELD, atomic_load(&n->mirror.journals.held));
+	vigil_tick(n);
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
 	if (++n->seconds % KEEP_SECONDS == 0 && !n->keep_running) {
 		n->keep_running = true;
@@ -165,6 +174,8 @@ static void on_second(uv_timer_t *timer)
 	uint8_t version = atomic_load(&n->mirror.version[TARGET]);
 	if (version && n->relay.course.mirroring)
 		atomic_store(&n->relay.version_cap, version);
+	if (n->relay.course.mirroring)
+		fit_close_older(&n->relay);
 }
 
 static void raise_file_limit(void)
@@ -177,12 +188,19 @@ static void raise_file_limit(void)
 	}
 }
 
+/* Before the migration service's Start the target's schema may not be there: nothing is mirrored until then, whatever comes first. */
 static enum phase initial_phase(const struct config *c)
 {
-	return c->migration.complete ? PHASE_FINISH : (enum phase)c->phase.initial;
+	struct error error;
+
+	if (c->migration.complete)
+		return PHASE_FINISH;
+	if (c->migration.service_host[0] && started_load(c->state.directory, &error) == 0)
+		return PHASE_OBSERVE;
+	return (enum phase)c->phase.initial;
 }
 
-static int start_services(struct node *n, struct error *error)
+int node_claim(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
 	int r = admin_new(&n->loop, &n->admin);
@@ -193,6 +211,8 @@ static int start_services(struct node *n, struct error *error)
 	if (r == 0)
 		r = queues_register(n, error);
 	if (r == 0)
+		r = handover_register(n, error);
+	if (r == 0)
 		r = admin_listen(n->admin, c->admin.socket, error);
 	if (r == 0 && c->http.port) {
 		struct http_options o = {.address = c->http.address, .port = (uint16_t)c->http.port, .metrics = queues_metrics, .health = answer_health,
@@ -200,7 +220,7 @@ static int start_services(struct node *n, struct error *error)
 
 		r = http_start(&n->loop, &o, &n->http, error);
 	}
-	return r;
+	return r == 0 ? gaps_start(n, error) : r;
 }
 
 /* ---- the migration service's view of the agent */
@@ -208,11 +228,13 @@ static int start_services(struct node *n, struct error *error)
 static int serve(void *context, struct error *error)
 {
 	struct node *n = context;
-	int r = n->intercept ? steer_start(n, error) : 0;
+	int r;
 
+	/* Accepting comes first: the kernel side leads clients here from the moment that it is told to. */
+	relay_serve(&n->relay);
+	r = n->intercept ? steer_start(n, error) : 0;
 	if (r < 0)
 		return r;
-	relay_serve(&n->relay);
 	n->serving = true;
 	return 0;
 }
@@ -268,6 +290,26 @@ static int start_migration_service(struct node *n, struct error *error)
 	return c->migration.service_host[0] ? service_start(&n->loop, &o, &hooks, &n->service, error) : 0;
 }
 
+int node_lead(struct node *n, struct error *error)
+{
+	const struct config *c = n->config;
+	struct phase_options phase = {.hold_ms = c->limits.hold_millis, .drain_backlog = c->limits.drain_backlog,
+				      .max_clock_skew_ms = c->limits.max_clock_skew_millis, .state_directory = c->state.directory,
+				      .ledger = gaps_ledger(n), .settle = gaps_settle, .settle_context = n};
+	int before = takeover_phase(n), r;
+
+	r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, before < 0 ? initial_phase(c) : (enum phase)before, &n->phases, error);
+	if (r < 0)
+		return r;
+	/* Drain is resumed as mirror: the same for whoever writes. */
+	if (before >= 0 && before != (int)phases_current(n->phases) && before != PHASE_DRAIN)
+		return error_set(error, -EINVAL, "the agent before this one is in phase %s, and this one's state.directory (%s) says %s: give it the same "
+						 "state.directory", phase_name((enum phase)before), c->state.directory,
+				 phase_name(phases_current(n->phases)));
+	gaps_follow(n);
+	return start_migration_service(n, error);
+}
+
 static int open_mirror(struct node *n, struct error *error)
 {
 	static const enum journal_sync syncs[] = {[CONFIG_SYNC_MEMORY] = JOURNAL_MEMORY, [CONFIG_SYNC_NONE] = JOURNAL_SYNC_NONE,
@@ -278,6 +320,9 @@ static int open_mirror(struct node *n, struct error *error)
 				   .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
 				   .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency},
 				   .sync = syncs[c->journal.sync], .sync_ms = c->journal.sync_millis,
+				   .rows_threads = c->row_sync.threads,
+				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,
+				   .again_ns = (uint64_t)c->row_sync.again_minutes * 60000000000u,
 				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
 	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);
 
@@ -291,34 +336,33 @@ static int open_mirror(struct node *n, struct error *error)
 static int start(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
-	struct phase_options phase = {.hold_ms = c->limits.hold_millis, .drain_backlog = c->limits.drain_backlog,
-				      .max_clock_skew_ms = c->limits.max_clock_skew_millis, .state_directory = c->state.directory};
 	int r = relay_options_from(c, &n->relay.options, error);
 
 	if (r < 0)
 		return r;
-	if (c->intercept.enabled) {
+	r = c->takeover.enabled ? takeover_find(n, error) : 0;
+	if (r >= 0 && c->intercept.enabled)
 		r = steer_open(n, error);
-		if (r < 0)
-			return r;
-	}
+	if (r >= 0 && n->takeover)
+		r = takeover_take(n, error);
+	if (r < 0)
+		return r;
 	/* The admin socket's lock says first of all whether another agent lives here. */
-	r = start_services(n, error);
+	r = open_mirror(n, error);
 	if (r == 0)
-		r = open_mirror(n, error);
-	if (r == 0)
-		r = gaps_start(n, error);
-	phase.ledger = gaps_ledger(n);
+		r = node_claim(n, error);
 	if (r == 0)
 		r = relay_start(&n->relay, &mirror_tap, &n->mirror, error);
 	if (r == 0)
-		r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, initial_phase(c), &n->phases, error);
-	if (r == 0) {
-		gaps_follow(n);
-		r = start_migration_service(n, error);
-	}
-	if (r == 0 && !(n->service && service_waiting(n->service)))
+		r = node_lead(n, error);
+	if (r == 0)
+		r = vigil_start(n, phases_current(n->phases) == PHASE_MIRROR, error);
+	if (r == 0 && n->service && service_waiting(n->service))
+		relay_serve(&n->relay); /* clients that are pointed at the agent, as in phase observe; nothing is steered */
+	else if (r == 0)
 		r = serve(n, error);
+	if (r == 0)
+		takeover_serving(n);
 	return r;
 }
 
@@ -362,7 +406,9 @@ int agent_run(const struct config *config, struct error *error)
 			 config->listen.port ? ", listening on " : "",
 			 config->listen.port ? addr_format(&n->relay.options.explicit_listen, text) : "",
 			 n->intercept ? "on" : "off");
-		uv_run(&n->loop, UV_RUN_DEFAULT);
+		do
+			uv_run(&n->loop, UV_RUN_DEFAULT);
+		while (handover_due(n));
 		n->serving = false;
 	}
 	phases_stop(n->phases);
@@ -370,14 +416,26 @@ int agent_run(const struct config *config, struct error *error)
 	n->service = NULL;
 	admin_stop(n->admin);
 	http_stop(n->http);
+	mirror_stop(&n->mirror);
 	relay_stop(&n->relay);
 	gaps_stop(n);
 	if (n->intercept)
 		steer_stop(n);
+	vigil_stop(n);
 	while (n->keep_running)
 		uv_run(&n->loop, UV_RUN_ONCE);
-	if (r == 0)
+	if (handover_given(n)) {
+		handover_end(n);
+		if (config->takeover.wait_for_term && !n->signalled) {
+			log_info("agent", "all sessions have ended; waiting for SIGTERM (takeover.waitForTerm)");
+			uv_timer_stop(&n->second);
+			uv_run(&n->loop, UV_RUN_DEFAULT);
+		}
+	} else if (r == 0) {
 		relay_keep(&n->relay);
+	}
+	handover_end(n);
+	uv_run(&n->loop, UV_RUN_NOWAIT); /* what workers and thread pool have sent is taken before the handles go */
 	uv_walk(&n->loop, close_handle, NULL);
 	for (int i = 0; i < 100 && uv_run(&n->loop, UV_RUN_NOWAIT); i++)
 		;
@@ -387,6 +445,7 @@ int agent_run(const struct config *config, struct error *error)
 	metrics_unregister(n->metrics);
 	free(n->metrics);
 	free(n->learned);
+	takeover_end(n); /* what it was given is free again, should it not have served */
 	if (!busy)
 		free(n);
 	if (r == 0)

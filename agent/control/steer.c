@@ -35,6 +35,7 @@ int steer_open(struct node *n, struct error *error)
 		.cgroup_count = c->intercept.cgroups.count,
 		.acceleration = (enum intercept_acceleration)c->intercept.acceleration,
 		.workers = config_workers(c),
+		.takeover = n->takeover != NULL,
 		.grace_ms = grace_ms(c),
 		.phase = (enum intercept_phase)(c->migration.complete ? PHASE_FINISH : c->phase.initial),
 	};
@@ -257,12 +258,27 @@ int steer_start(struct node *n, struct error *error)
 	if (intercept_check(n->intercept, error) < 0)
 		log_error("intercept", "connections are not steered: %s", error->text);
 	n->events.data = n;
-	if (uv_poll_init(&n->loop, &n->events, intercept_events_fd(n->intercept)) == 0) {
-		uv_poll_start(&n->events, UV_READABLE, on_events);
-		n->events_on = true;
-	}
-	learn_watch(n);
+	if (uv_poll_init(&n->loop, &n->events, intercept_events_fd(n->intercept)) == 0)
+		n->events_made = true;
+	steer_resume(n);
 	return 0;
+}
+
+void steer_resume(struct node *n)
+{
+	if (n->events_made && uv_poll_start(&n->events, UV_READABLE, on_events) == 0)
+		n->events_on = true;
+	learn_watch(n);
+}
+
+void steer_pause(struct node *n)
+{
+	/* Work on the thread pool still looks at the kernel side, and its findings are the ledger's. */
+	while (n->strays_running || n->watch_running)
+		uv_run(&n->loop, UV_RUN_ONCE);
+	if (n->events_on)
+		uv_poll_stop(&n->events);
+	n->events_on = false;
 }
 
 void steer_tick(struct node *n)
@@ -290,11 +306,8 @@ void steer_tick(struct node *n)
 
 void steer_stop(struct node *n)
 {
-	/* Work on the thread pool still looks at it. */
-	while (n->strays_running || n->watch_running)
-		uv_run(&n->loop, UV_RUN_ONCE);
-	if (n->events_on) {
-		uv_poll_stop(&n->events);
+	steer_pause(n);
+	if (n->events_made) {
 		uv_close((uv_handle_t *)&n->events, NULL);
 		uv_run(&n->loop, UV_RUN_NOWAIT);
 	}

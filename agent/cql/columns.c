@@ -243,3 +243,37 @@ int rows_next(struct rows *r, struct span *cells)
 	r->count--;
 	return 1;
 }
+
+/* The place of [applied] among the columns, or CQL_MALFORMED. */
+static int applied_column(struct columns c)
+{
+	struct column column;
+
+	for (int i = 0; column_next(&c, &column) > 0; i++)
+		if (column.type == TYPE_BOOLEAN && span_equal(column.name, span_text("[applied]")))
+			return i;
+	return CQL_MALFORMED;
+}
+
+int result_applied(uint8_t version, struct span body_start)
+{
+	struct wire w = wire_of(body_start);
+	struct rows_head head;
+	struct columns columns;
+	struct span cell = {0};
+	int place = 0, rc = rows_head_parse(version, body_start, &head);
+
+	if (rc)
+		return rc;
+	wire_take(&w, head.size);
+	read_columns(&w, head.flags, head.columns, &columns);
+	if (!w.error && !(head.flags & ROWS_NO_METADATA))
+		place = applied_column(columns);
+	if (place < 0 || !head.columns || (!wire_count(&w) && !w.error))
+		return CQL_MALFORMED;
+	for (int i = 0; i <= place; i++)
+		cell = wire_bytes(&w);
+	if (w.error)
+		return w.error;
+	return cell.size == 1 ? cell.data[0] != 0 : CQL_MALFORMED;
+}

@@ -70,15 +70,51 @@ static bool is_conversion(const char *name, size_t size)
 	return false;
 }
 
-bool function_is_fixed(struct span name, bool fold)
+/* False when it is longer than any name that is known here. */
+static bool fold_name(struct span name, bool fold, char text[NAME_MAX_KNOWN])
 {
-	char text[NAME_MAX_KNOWN];
-
-	if (name.size > sizeof(text))
+	if (name.size > NAME_MAX_KNOWN)
 		return false;
 	for (size_t i = 0; i < name.size; i++) {
 		uint8_t c = name.data[i];
 		text[i] = (char)(fold && c >= 'A' && c <= 'Z' ? c | 0x20 : c);
 	}
-	return listed(fixed, text, name.size) || is_conversion(text, name.size);
+	return true;
+}
+
+bool function_is_fixed(struct span name, bool fold)
+{
+	char text[NAME_MAX_KNOWN];
+
+	return fold_name(name, fold, text) && (listed(fixed, text, name.size) || is_conversion(text, name.size));
+}
+
+enum instant_kind function_instant(struct span name, bool fold)
+{
+	static const struct {
+		const char *name;
+		enum instant_kind kind;
+	} known[] = {
+	    {"now", INSTANT_TIMEUUID},		     {"uuid", INSTANT_UUID},
+	    {"currenttimeuuid", INSTANT_TIMEUUID},   {"current_timeuuid", INSTANT_TIMEUUID},
+	    {"currenttimestamp", INSTANT_TIMESTAMP}, {"current_timestamp", INSTANT_TIMESTAMP},
+	    {"currentdate", INSTANT_DATE},	     {"current_date", INSTANT_DATE},
+	    {"currenttime", INSTANT_TIME},	     {"current_time", INSTANT_TIME},
+	};
+	char text[NAME_MAX_KNOWN];
+
+	if (fold_name(name, fold, text))
+		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+			if (span_equal(span_of(text, name.size), span_text(known[i].name)))
+				return known[i].kind;
+	return INSTANT_NONE;
+}
+
+bool function_is_system(struct span name, bool fold)
+{
+	static const char system[] = "system";
+	char text[NAME_MAX_KNOWN];
+
+	/* Asked for every name of a statement. */
+	return name.size == sizeof(system) - 1 && fold_name(name, fold, text) && !memcmp(text, system, name.size);
 }

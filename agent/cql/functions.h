@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "base/span.h"
+#include "cql/instant.h"
 
 /*
  * Whether an unqualified call of `name` gives the same value on every cluster: Cassandra's own deterministic
@@ -12,3 +13,10 @@
  * not count.
  */
 bool function_is_fixed(struct span name, bool fold);
+
+/* What kind of value an unqualified call without arguments gives, where the agent can give it itself: now(), uuid(), current*()
+ * under the names of before and since Cassandra 5. */
+enum instant_kind function_instant(struct span name, bool fold);
+
+/* Whether it names the keyspace of Cassandra's own functions. */
+bool function_is_system(struct span name, bool fold);

@@ -32,7 +32,9 @@ static void note_call(struct reader *r)
 
 void reader_advance(struct reader *r)
 {
-	r->qualified = token_punct(&r->previous, '.');
+	/* What becomes `previous` stands behind a dot, and that behind another keyspace than Cassandra's own. */
+	r->qualified = token_punct(&r->previous, '.') && !r->system;
+	r->system = token_named(&r->previous) && function_is_system(r->previous.text, r->previous.kind == TOKEN_NAME);
 	r->previous = r->token;
 	r->token = lexer_next(&r->lexer);
 	if (r->terms && token_punct(&r->token, '('))

@@ -14,7 +14,8 @@ struct reader {
 	struct lexer lexer;
 	struct token token;    /* the one to be looked at */
 	struct token previous; /* the one before it */
-	bool qualified;	       /* a dot stands before `previous` */
+	bool qualified;	       /* `previous` is a name of a keyspace that is not the system's */
+	bool system;	       /* `system` stands before `previous` */
 	bool terms; /* here a name before '(' is a function call, and noted in the statement's flags */
 	bool failed;
 	struct statement *s;

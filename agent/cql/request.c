@@ -201,6 +201,45 @@ int batch_next(uint8_t version, struct span *cursor, struct batch_child *ret)
 	return 1;
 }
 
+static bool looks_like_list(struct span value)
+{
+	struct wire w = wire_of(value);
+	uint32_t n = wire_count(&w);
+
+	if (!n || n > value.size / 4)
+		return false;
+	for (; n && !w.error; n--)
+		wire_bytes(&w);
+	return !w.error && w.at == w.size;
+}
+
+static bool binds_list(struct span values, unsigned count, bool names)
+{
+	struct wire w = wire_of(values);
+
+	for (; count && !w.error; count--) {
+		if (names)
+			wire_string(&w);
+		if (looks_like_list(wire_bytes(&w)))
+			return true;
+	}
+	return false;
+}
+
+bool request_may_bind_list(const struct request *r)
+{
+	const struct query_params *p = &r->params;
+	struct span cursor = r->batch_children;
+	struct batch_child c;
+
+	if (r->opcode == OP_QUERY)
+		return binds_list(p->values, p->values_count, p->flags & QUERY_NAMES);
+	while (r->opcode == OP_BATCH && batch_next(r->version, &cursor, &c) > 0)
+		if (!c.prepared && binds_list(c.values, c.values_count, false))
+			return true;
+	return false;
+}
+
 unsigned request_pin_timestamp(const struct request *r, int64_t timestamp,
 			       struct edit edits[REQUEST_EDITS_MAX])
 {

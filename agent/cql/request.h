@@ -102,6 +102,12 @@ struct batch_child {
 int batch_next(uint8_t version, struct span *cursor, struct batch_child *ret);
 
 /*
+ * Whether a value that is bound to a text (of QUERY, or of a BATCH's child) may be a list that is not empty: nobody described its type, but
+ * lists and sets look like nothing else, a number of elements each behind its length.
+ */
+bool request_may_bind_list(const struct request *r);
+
+/*
  * One change to a body: at offset `at` of the body as it was, `remove` bytes give way to the first `size`
  * bytes of `insert`. Lists of edits are in ascending order. The envelope's length changes by edits_growth().
  */

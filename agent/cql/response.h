@@ -163,6 +163,13 @@ int rows_parse(uint8_t version, struct span body, struct rows *ret); /* needs me
  * CQL_MALFORMED. */
 int rows_next(struct rows *r, struct span *cells);
 
+/*
+ * What a conditional write's answer says, of which only the first bytes need to be there: 1 = applied, 0 = not, CQL_INCOMPLETE, or
+ * CQL_MALFORMED where it says nothing of the kind. Rows tell by their column [applied], all of a batch the same. 4.1.10 and 5.0.9 send
+ * metadata even where the client skips it, and that column first; without metadata it is taken to be the first.
+ */
+int result_applied(uint8_t version, struct span body_start);
+
 /* SUPPORTED / string multimap: whether `key` lists `value`. */
 bool supported_has(struct span body, const char *key, const char *value);
 

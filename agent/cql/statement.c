@@ -103,16 +103,32 @@ static void read_insert(struct reader *r, bool batch)
 	read_tail(r, batch);
 }
 
+/* (type)term, from the parenthesis: of a type that no list's index has? */
+static bool hints_key(const struct reader *r)
+{
+	static const char *const types[] = {"timeuuid", "uuid", "timestamp", "date", "time", "text"};
+	struct lexer ahead = r->lexer;
+	struct token type = lexer_next(&ahead), close = lexer_next(&ahead);
+
+	if (!token_punct(&r->token, '(') || !token_punct(&close, ')'))
+		return false;
+	for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		if (token_is(&type, types[i]))
+			return true;
+	return false;
+}
+
 /* x[term], from behind the bracket: what the term says about x being a list or a map. */
 static void read_element(struct reader *r)
 {
 	struct token t = r->token;
+	bool key = hints_key(r);
 	bool integer = t.kind == TOKEN_NUMBER;
 
 	for (size_t i = 0; integer && i < t.text.size; i++)
 		integer = t.text.data[i] >= '0' && t.text.data[i] <= '9';
 	reader_skip_term(r);
-	if (t.kind == TOKEN_STRING || t.kind == TOKEN_UUID || t.kind == TOKEN_HEX || token_punct(&t, '{') ||
+	if (key || t.kind == TOKEN_STRING || t.kind == TOKEN_UUID || t.kind == TOKEN_HEX || token_punct(&t, '{') ||
 	    token_punct(&t, '[') || (t.kind == TOKEN_NUMBER && !integer)) {
 		/* No list has such an index. */
 	} else {

@@ -106,6 +106,13 @@ static inline bool statement_writes(const struct statement *s)
 	return s->kind != STATEMENT_SELECT && s->kind != STATEMENT_USE;
 }
 
+/* INSERT, UPDATE, DELETE, or a batch of them. */
+static inline bool statement_changes_rows(const struct statement *s)
+{
+	return s->kind == STATEMENT_INSERT || s->kind == STATEMENT_UPDATE || s->kind == STATEMENT_DELETE ||
+	       s->kind == STATEMENT_BATCH;
+}
+
 /* Which of the tables that describe the cluster a SELECT reads. An empty keyspace is not "system": fill in
  * the session's first. */
 enum topology { TOPOLOGY_NONE, TOPOLOGY_LOCAL, TOPOLOGY_PEERS, TOPOLOGY_PEERS_V2 };

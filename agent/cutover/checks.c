@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/metrics.h"
+#include "cutover/ledger_read.h"
 #include "mirror/own.h"
 #include "mirror/preflight.h"
 #include "mirror/writers.h"
@@ -82,32 +84,77 @@ static bool differing(void *context, struct prepared *p)
 	return true;
 }
 
-void check_debts(const struct relay *r, check_found found, void *context)
+/* What a line of the ledger is a debt of; NULL cause = any. A row's metric is what counts where no ledger is kept. */
+static const struct debt {
+	enum ledger_kind kind;
+	const char *cause;
+	enum metric metric; /* METRIC_COUNT = none */
+	const char *what;
+} debts[] = {
+	{LEDGER_UNMIRRORED, "lwt", METRIC_UNMIRRORED_LWT, "conditional writes (LWT) were not mirrored"},
+	{LEDGER_UNMIRRORED, "counter", METRIC_UNMIRRORED_COUNTER, "counter updates were not mirrored"},
+	{LEDGER_UNMIRRORED, "list_operation", METRIC_UNMIRRORED_LIST, "list operations were not mirrored"},
+	{LEDGER_UNMIRRORED, "server_function", METRIC_UNMIRRORED_FUNCTION, "writes with now(), uuid() or the like were not mirrored"},
+	{LEDGER_UNMIRRORED, "unclassified", METRIC_UNMIRRORED_UNCLASSIFIED, "writes that could not be classified were not mirrored"},
+	{LEDGER_UNMIRRORED, "unknown_outcome", METRIC_UNMIRRORED_UNKNOWN_OUTCOME, "writes whose outcome is unknown were not mirrored"},
+	{LEDGER_UNMIRRORED, "shed", METRIC_UNMIRRORED_SHED, "writes shed because the backlog's budget was spent were not mirrored"},
+	{LEDGER_UNMIRRORED, "dead_letter", METRIC_UNMIRRORED_DEAD, "writes that the other cluster refused for good were not mirrored"},
+	{LEDGER_UNMIRRORED, "undelivered", METRIC_COUNT, "writes that waited when an agent ended were not mirrored"},
+	{LEDGER_BYPASS, NULL, METRIC_UNMIRRORED_BYPASS, "connections that passed by the agent were not mirrored"},
+	{LEDGER_OPAQUE, NULL, METRIC_COUNT, "connections that could not be read (TLS) were not mirrored"},
+	{LEDGER_DOWN, NULL, METRIC_COUNT, "times an agent ended without notice while it mirrored"},
+	{LEDGER_OFF, NULL, METRIC_COUNT, "times mirroring was switched off, and writes went on without it"},
+	{LEDGER_LOST, NULL, METRIC_COUNT, "lines of the gap ledger were lost"},
+};
+#define DEBTS (sizeof(debts) / sizeof(debts[0]))
+
+struct tally {
+	bool missing_on_origin;
+	uint64_t count[DEBTS];
+};
+
+static void tally_record(void *context, const struct ledger_record *r)
 {
-	static const struct {
-		enum metric metric;
-		const char *what;
-	} debts[] = {
-		{METRIC_UNMIRRORED_LWT, "conditional writes (LWT)"},
-		{METRIC_UNMIRRORED_COUNTER, "counter updates"},
-		{METRIC_UNMIRRORED_LIST, "list operations"},
-		{METRIC_UNMIRRORED_FUNCTION, "writes with now(), uuid() or the like"},
-		{METRIC_UNMIRRORED_UNCLASSIFIED, "writes that could not be classified"},
-		{METRIC_UNMIRRORED_UNKNOWN_OUTCOME, "writes whose outcome is unknown"},
-		{METRIC_UNMIRRORED_SHED, "writes shed because the backlog's budget was spent"},
-		{METRIC_UNMIRRORED_DEAD, "writes that the other cluster refused for good"},
-		{METRIC_UNMIRRORED_BYPASS, "connections that passed by the agent"},
-	};
+	struct tally *t = context;
+
+	if (r->missing_on_origin != t->missing_on_origin)
+		return;
+	for (size_t i = 0; i < DEBTS; i++)
+		if (debts[i].kind == r->kind && (!debts[i].cause || strcmp(debts[i].cause, r->cause) == 0))
+			t->count[i] += ledger_weight(r);
+}
+
+/* 0 or −errno with the reason. */
+static int tally_ledger(struct tally *t, const char *directory, struct error *error)
+{
+	struct ledger_cursor cursor = {0};
+	struct ledger_filter all = {0};
+	int r;
+
+	do {
+		r = ledger_read(directory, &all, &cursor, UINT32_MAX, SIZE_MAX, tally_record, t, error);
+	} while (r == 1);
+	if (r == 0)
+		r = ledger_read_spans(directory, &all, tally_record, t, error);
+	return r < 0 ? r : 0;
+}
+
+void check_debts(const char *directory, enum side missing, check_found found, void *context)
+{
+	struct tally t = {.missing_on_origin = missing == ORIGIN};
+	struct error error = {""};
 	char text[200];
 
-	(void)r;
-	for (size_t i = 0; i < sizeof(debts) / sizeof(debts[0]); i++) {
-		uint64_t n = metrics_total(debts[i].metric);
+	if (directory[0] && tally_ledger(&t, directory, &error) < 0)
+		found(context, CHECK_OBSTACLE, error.text, "what is missing on the other cluster cannot be told without the gap ledger");
+	for (size_t i = 0; i < DEBTS; i++) {
+		uint64_t n = directory[0] ? t.count[i] : debts[i].metric < METRIC_COUNT ? metrics_total(debts[i].metric) : 0;
 
 		if (!n)
 			continue;
-		snprintf(text, sizeof(text), "%" PRIu64 " %s were not mirrored", n, debts[i].what);
-		found(context, CHECK_OBSTACLE, text, "compare and repair those tables, then go on with --force");
+		snprintf(text, sizeof(text), "missing on the %s: %" PRIu64 " %s", side_name(missing), n, debts[i].what);
+		found(context, CHECK_OBSTACLE, text, directory[0] ? "compare and repair those tables (cqlferry gaps), then go on with --force"
+								  : "compare and repair those tables, then go on with --force");
 	}
 	uint64_t opaque = metrics_total(METRIC_SESSIONS_OPAQUE);
 

@@ -14,7 +14,10 @@ typedef void (*check_found)(void *context, enum check_grade grade, const char *w
 void check_mirror(const struct relay *r, unsigned max_clock_skew_ms, check_found found, void *context);
 /* Before a switch away from `primary`: other writers. Blocks. */
 void check_writers(const struct relay *r, enum side primary, check_found found, void *context);
-/* Before a switch: writes that are missing on the other side, sessions that we cannot read. Does not block. */
-void check_debts(const struct relay *r, check_found found, void *context);
+/*
+ * Writes that are missing on the side `missing`, as the gap ledger in `directory` has them ("" = none is kept: as they were counted since the
+ * start), and sessions that we cannot read. Reads up to two files of LEDGER_LIMIT.
+ */
+void check_debts(const char *directory, enum side missing, check_found found, void *context);
 /* Once both sides know all statements: those whose variables differ cannot be carried over. Does not block. */
 void check_statements(const struct relay *r, check_found found, void *context);

@@ -248,6 +248,18 @@ void ledger_forced(struct ledger *l, const char *who, const char *what, const ch
 	ledger_append(l, &r);
 }
 
+void ledger_down(struct ledger *l, const char *cause, uint64_t backlog, int64_t from_us, int64_t now_us)
+{
+	struct ledger_record r = {.type = LEDGER_GAP, .kind = LEDGER_DOWN, .from_us = from_us, .to_us = now_us, .approximate = true,
+				  .backlog = backlog};
+
+	if (!l || !l->since_us)
+		return;
+	r.missing_on_origin = l->missing_on_origin;
+	snprintf(r.cause, sizeof(r.cause), "%s", cause);
+	ledger_append(l, &r);
+}
+
 /* ---- the kernel's table against ours */
 
 void ledger_seen(struct ledger *l, const struct intercept_event *e, int64_t now_us, uint64_t now_ns)

@@ -45,6 +45,7 @@ struct ledger_options {
 	size_t limit;          /* bytes of one file; 0 = LEDGER_LIMIT */
 	const char *boot;      /* the node's boot id; NULL = as the kernel says */
 	int64_t now_us;
+	bool journaled;        /* the mirror's journal outlives the process: its end without notice is no gap unless the node went down */
 	int64_t synced_us;     /* what the mirror's journal holds since then may be missing, after a restart of the node; 0 = nothing is */
 };
 
@@ -68,6 +69,9 @@ void ledger_opaque(struct ledger *l, const struct gap_session *s);
 void ledger_event(struct ledger *l, const struct intercept_event *event, int64_t now_us, uint64_t now_ns);
 /* `who` made the agent go on, e.g. what "mirror -> cutover", although `text`. */
 void ledger_forced(struct ledger *l, const char *who, const char *what, const char *text, int64_t now_us);
+/* Another agent of this node, which still had clients from `from_us` on, ended without notice; `backlog` = records that it had not delivered.
+ * Only while mirroring is on. */
+void ledger_down(struct ledger *l, const char *cause, uint64_t backlog, int64_t from_us, int64_t now_us);
 
 /*
  * The kernel's table of bypassed connections against ours, because events can be lost: ledger_seen for each entry, then ledger_seen_end.

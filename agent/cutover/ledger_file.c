@@ -19,13 +19,10 @@
 static void count_in(struct ledger_sums *sums, const struct ledger_record *r)
 {
 	struct ledger_record one = *r;
-	/* Connections beyond the limit of spans, seen again: counted when they began. */
-	bool again = r->kind == LEDGER_BYPASS && !r->id && r->approximate;
 
 	if (r->type != LEDGER_GAP)
 		return;
-	if (!one.count && !again)
-		one.count = 1;
+	one.count = ledger_weight(r);
 	ledger_sums_add(sums, &one);
 }
 
@@ -394,8 +391,9 @@ static void boot_read(char *boot, size_t size)
 }
 
 /* What the agent before us left: was it away without a word, and which of its spans are over? */
-static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledger_opened *o, int64_t now_us, int64_t synced_us)
+static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledger_opened *o, const struct ledger_options *options)
 {
+	int64_t now_us = options->now_us;
 	bool rebooted = strcmp(a->boot, l->boot[0] ? l->boot : "-") != 0;
 
 	l->sequence = a->sequence;
@@ -405,13 +403,13 @@ static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledge
 	l->alive_us = a->alive_us;
 	l->settled_us = a->settled_us;
 	ledger_spans_orphaned(l, rebooted, a->clean, now_us);
-	if (a->clean || !a->since_us)
+	if (a->clean || !a->since_us || (options->journaled && !rebooted))
 		return;
 	struct ledger_record down = {.type = LEDGER_GAP, .kind = LEDGER_DOWN, .from_us = latest(a->settled_us, a->since_us), .to_us = now_us,
 				     .approximate = true, .backlog = a->backlog, .missing_on_origin = a->missing_on_origin};
 
-	if (rebooted && synced_us && synced_us < down.from_us)
-		down.from_us = synced_us;
+	if (rebooted && options->synced_us && options->synced_us < down.from_us)
+		down.from_us = options->synced_us;
 	if (down.from_us > now_us) /* the clock was set back */
 		down.from_us = a->since_us < now_us ? a->since_us : now_us;
 	snprintf(down.cause, sizeof(down.cause), "%s", rebooted ? "node restarted" : "agent ended without notice");
@@ -469,7 +467,7 @@ int ledger_open(const struct ledger_options *options, struct ledger **ret, struc
 		goto fail;
 	}
 	if (ledger_alive_read(l->alive_fd, &alive))
-		inherit(l, &alive, &opened, options->now_us, options->synced_us);
+		inherit(l, &alive, &opened, options);
 	r = write_out(l);
 	if (r < 0) {
 		error_set(e, r, "cannot write %s: %s. Free space or choose another state.directory", p.log, strerror(-r));

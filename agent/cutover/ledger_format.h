@@ -72,6 +72,15 @@ const char *ledger_kind_name(enum ledger_kind kind);
 /* −1 = none of them. */
 int ledger_kind_from_name(const char *name);
 
+/* For how many a record counts: the statements of a line that counts them, otherwise one. */
+static inline uint64_t ledger_weight(const struct ledger_record *r)
+{
+	/* Connections beyond the limit of spans, seen again: counted when they began. */
+	bool again = r->kind == LEDGER_BYPASS && !r->id && r->approximate;
+
+	return r->count || again ? r->count : 1;
+}
+
 /* Writes the line into `line` (LEDGER_LINE_MAX bytes). Characters that are no printable ASCII become '?'. Bytes, or −ENOMEM. */
 int ledger_encode(const struct ledger_record *r, char *line);
 

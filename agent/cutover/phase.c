@@ -15,6 +15,7 @@
 #include "cutover/course.h"
 #include "cutover/hold.h"
 #include "cutover/ledger.h"
+#include "cutover/review.h"
 #include "cutover/state.h"
 #include "mirror/tap.h"
 #include "relay/worker.h"
@@ -22,15 +23,8 @@
 #define TICK_MS 20
 #define WARM_STUCK_MS 5000 /* without progress for so long: what is not ready yet becomes so when it is used */
 #define RETRY_HOLD_MS 1000 /* between two holds, so that clients get something done */
-#define FINDINGS_MAX 64
-#define FINDING_SIZE 512
 
 enum step { STEP_NONE, STEP_CHECK, STEP_WARM, STEP_DRAIN, STEP_HOLD, STEP_PAUSE, STEP_SWITCH };
-
-struct finding {
-	enum check_grade grade;
-	char what[FINDING_SIZE], remedy[FINDING_SIZE];
-};
 
 struct move {
 	enum step step;
@@ -41,9 +35,7 @@ struct move {
 	uint64_t deadline_ns, step_ns, hold_ns;
 	unsigned holds;
 	struct hold *hold;
-	uv_work_t work;
-	struct finding *findings;
-	unsigned finding_count;
+	struct review *review;
 	_Atomic int missing; /* statements that the other side does not know yet; −1 = not counted yet */
 	uint64_t told_backlog;
 	uint64_t warm_ready, warm_ns; /* progress of STEP_WARM */
@@ -60,8 +52,8 @@ struct phases {
 	uv_timer_t timer;
 	uv_async_t wake;
 	_Atomic bool switched; /* all workers follow the new course */
-	bool stopping;
 	int handles;           /* that are closing */
+	const char *blocked;   /* why nothing moves; NULL = it does */
 	bool told_left;        /* finish: said that no connection to the origin is left */
 	struct move move;
 };
@@ -85,7 +77,7 @@ static void over(struct phases *p, const char *error, const char *hint)
 {
 	struct phase_listener listener = p->move.listener;
 
-	free(p->move.findings);
+	review_free(p->move.review);
 	p->move = (struct move){0};
 	if (listener.done)
 		listener.done(listener.context, error, hint);
@@ -165,8 +157,6 @@ static uint64_t step_ms(const struct phases *p)
 	return (clock_now_ns() - p->move.step_ns) / 1000000u;
 }
 
-static void collect(void *context, enum check_grade grade, const char *what, const char *remedy);
-
 static void count_missing(struct worker *w, void *context)
 {
 	struct phases *p = context;
@@ -196,12 +186,24 @@ static void begin_warm(struct phases *p)
 	     m->to == PHASE_MIRROR ? "origin" : "target");
 }
 
+static void keep_first(void *context, enum check_grade grade, const char *what, const char *remedy)
+{
+	struct review_finding *f = context;
+
+	if (f->what[0])
+		return;
+	f->grade = grade;
+	snprintf(f->what, sizeof(f->what), "%s", what);
+	snprintf(f->remedy, sizeof(f->remedy), "%s", remedy ? remedy : "");
+}
+
 static void step_warm(struct phases *p)
 {
 	struct move *m = &p->move;
 	enum metric other = m->to == PHASE_MIRROR ? METRIC_UPSTREAMS_ORIGIN : METRIC_UPSTREAMS_TARGET;
 	uint64_t ready = metrics_total(other), sessions = metrics_total(METRIC_SESSIONS);
 	int missing = atomic_load(&m->missing);
+	struct review_finding first = {0};
 	bool late;
 
 	if (ready != m->warm_ready || missing != m->warm_missing) {
@@ -216,14 +218,9 @@ static void step_warm(struct phases *p)
 			relay_each_worker(p->relay, count_missing, NULL, p);
 		return;
 	}
-	m->finding_count = 0;
-	check_statements(p->relay, collect, m);
-	if (m->finding_count) {
-		char text[FINDING_SIZE], hint[FINDING_SIZE];
-
-		memcpy(text, m->findings[0].what, sizeof(text));
-		memcpy(hint, m->findings[0].remedy, sizeof(hint));
-		fall_back(p, text, hint);
+	check_statements(p->relay, keep_first, &first);
+	if (first.what[0]) {
+		fall_back(p, first.what, first.remedy);
 		return;
 	}
 	if (late && missing != 0)
@@ -362,35 +359,9 @@ static void on_wake(uv_async_t *wake)
 
 /* ---- checks, and what a move begins with */
 
-static void collect(void *context, enum check_grade grade, const char *what, const char *remedy)
-{
-	struct move *m = context;
-	struct finding *f;
-
-	if (m->finding_count == FINDINGS_MAX)
-		return;
-	f = &m->findings[m->finding_count++];
-	f->grade = grade;
-	snprintf(f->what, sizeof(f->what), "%s", what);
-	snprintf(f->remedy, sizeof(f->remedy), "%s", remedy ? remedy : "");
-}
-
 static bool is_switch(const struct move *m)
 {
 	return m->to == PHASE_CUTOVER || (m->to == PHASE_MIRROR && (m->from == PHASE_CUTOVER || m->from == PHASE_ROLLBACK));
-}
-
-static void check_work(uv_work_t *work)
-{
-	struct phases *p = work->data;
-	struct move *m = &p->move;
-
-	if (m->to == PHASE_MIRROR && m->from == PHASE_OBSERVE)
-		check_mirror(p->relay, p->options.max_clock_skew_ms, collect, m);
-	if (m->to == PHASE_CUTOVER || m->to == PHASE_DRAIN) {
-		check_debts(p->relay, collect, m);
-		check_writers(p->relay, ORIGIN, collect, m);
-	}
 }
 
 static void begin(struct phases *p)
@@ -415,23 +386,16 @@ static void begin(struct phases *p)
 	set_step(p, STEP_SWITCH);
 }
 
-static void checked(uv_work_t *work, int status)
+static void checked(void *context)
 {
-	struct phases *p = work->data;
+	struct phases *p = context;
 	struct move *m = &p->move;
-	unsigned obstacles = 0, blockers = 0;
-	const struct finding *first = NULL;
-	char text[1200], hint[FINDING_SIZE + 64];
+	unsigned obstacles = 0, blockers = 0, count = review_count(m->review);
+	const struct review_finding *first = NULL;
+	char text[1200], hint[sizeof(first->remedy) + 64];
 
-	(void)status;
-	if (p->stopping) {
-		over(p, NULL, NULL);
-		if (p->handles == 0)
-			free(p);
-		return;
-	}
-	for (unsigned i = 0; i < m->finding_count; i++) {
-		const struct finding *f = &m->findings[i];
+	for (unsigned i = 0; i < count; i++) {
+		const struct review_finding *f = review_finding(m->review, i);
 
 		if (f->grade == CHECK_FINE && !m->plan)
 			continue;
@@ -456,11 +420,13 @@ static void checked(uv_work_t *work, int status)
 		return;
 	}
 	snprintf(text, sizeof(text), "%s -> %s", phase_name(m->from), phase_name(m->to));
-	for (unsigned i = 0; obstacles && i < m->finding_count; i++) {
-		if (m->findings[i].grade != CHECK_OBSTACLE)
+	for (unsigned i = 0; obstacles && i < count; i++) {
+		const struct review_finding *f = review_finding(m->review, i);
+
+		if (f->grade != CHECK_OBSTACLE)
 			continue;
-		log_audit("forced by %s although: %s", m->who, m->findings[i].what);
-		ledger_forced(p->options.ledger, m->who, text, m->findings[i].what, clock_wall_us());
+		log_audit("forced by %s although: %s", m->who, f->what);
+		ledger_forced(p->options.ledger, m->who, text, f->what, clock_wall_us());
 	}
 	begin(p);
 }
@@ -478,6 +444,10 @@ void phases_request(struct phases *p, const struct phase_request *request, const
 		listener->done(listener->context, NULL, NULL);
 		return;
 	}
+	if (p->blocked) {
+		listener->done(listener->context, p->blocked, "wait until it has ended (cqlferry status)");
+		return;
+	}
 	if (!phase_move_legal(p->current, request->to)) {
 		snprintf(text, sizeof(text), "there is no way from %s to %s", phase_name(p->current), phase_name(request->to));
 		snprintf(hint, sizeof(hint), "possible from here: %s", phase_moves_from(p->current));
@@ -487,18 +457,14 @@ void phases_request(struct phases *p, const struct phase_request *request, const
 	*m = (struct move){.from = p->current, .to = request->to, .plan = request->plan, .force = request->force,
 			   .listener = *listener};
 	snprintf(m->who, sizeof(m->who), "%s", request->who);
-	m->findings = calloc(FINDINGS_MAX, sizeof(*m->findings));
-	if (!m->findings) {
-		over(p, "out of memory", NULL);
-		return;
-	}
 	if (m->to == PHASE_ROLLBACK)
 		m->to = PHASE_MIRROR;
 	m->base = m->from == PHASE_DRAIN ? PHASE_MIRROR : m->from == PHASE_ROLLBACK ? PHASE_CUTOVER : m->from;
 	m->deadline_ns = clock_now_ns() + (uint64_t)request->timeout_ms * 1000000u;
-	m->work.data = p;
 	set_step(p, STEP_CHECK);
-	uv_queue_work(p->loop, &m->work, check_work, checked);
+	m->review = review_begin(p->loop, p->relay, &p->options, m->from, m->to, checked, p);
+	if (!m->review)
+		over(p, "out of memory", NULL);
 }
 
 enum phase phases_current(const struct phases *p)
@@ -509,6 +475,17 @@ enum phase phases_current(const struct phases *p)
 bool phases_moving(const struct phases *p)
 {
 	return p->move.step != STEP_NONE;
+}
+
+bool phases_settled(const struct phases *p)
+{
+	return p->move.step == STEP_NONE && atomic_load(&((struct phases *)p)->switched);
+}
+
+void phases_block(struct phases *p, const char *why)
+{
+	if (p)
+		p->blocked = why;
 }
 
 static void set_clock(struct worker *w, void *context)
@@ -564,8 +541,7 @@ static void on_closed(uv_handle_t *handle)
 {
 	struct phases *p = handle->data;
 
-	/* A check that is still under way in the thread pool keeps it: checked() lets it go. */
-	if (--p->handles == 0 && p->move.step == STEP_NONE)
+	if (--p->handles == 0)
 		free(p);
 }
 
@@ -579,19 +555,18 @@ void phases_stop(struct phases *p)
 		/* Workers may serve clients in the new phase already: there is no way back, and the state file says so. */
 		over(p, NULL, NULL);
 	} else if (p->move.step == STEP_CHECK) {
-		/* The thread pool may still be at work on the findings; checked() frees them. */
-		struct phase_listener listener = p->move.listener;
-
-		p->stopping = true;
-		p->move.listener = (struct phase_listener){0};
-		if (listener.done)
-			listener.done(listener.context, "the agent is stopping", NULL);
+		review_abandon(p->move.review);
+		p->move.review = NULL;
+		over(p, "the agent is stopping", NULL);
 	} else if (p->move.step != STEP_NONE) {
 		fall_back(p, "the agent is stopping", NULL);
 	}
 	/* Timestamps never go back over a restart. */
 	if (state_save(p->options.state_directory, p->current, "shutdown", high_water(p), &error) < 0)
 		log_error("cutover", "%s", error.text);
+	/* What was counted stays counted; what is measured goes with us. */
+	metric_set(&p->metrics, METRIC_PHASE, 0);
+	metric_set(&p->metrics, METRIC_HOLD_LAST_US, 0);
 	metrics_unregister(&p->metrics);
 	/* Workers may use it until they have ended; the loop runs again, and lets it go, only after that. */
 	p->handles = 2;

@@ -41,6 +41,9 @@ struct phase_options {
 	unsigned max_clock_skew_ms;
 	const char *state_directory; /* "" = the phase is not kept over a restart */
 	struct ledger *ledger;       /* where forced moves are put on record; NULL = nowhere */
+	/* Puts what was counted until now into the ledger's files, before they are read. NULL = nothing to do. */
+	void (*settle)(void *context);
+	void *settle_context;
 };
 
 /* How a move is told of. All on the main loop. `done` is called exactly once; error NULL = success, texts are borrowed. */
@@ -63,6 +66,11 @@ void phases_stop(struct phases *p);
 enum phase phases_current(const struct phases *p);
 /* A move is under way. */
 bool phases_moving(const struct phases *p);
+/* None is, and every worker follows the phase. */
+bool phases_settled(const struct phases *p);
+
+/* From now on moves are refused, with `why` (a literal); NULL = they are not any more. NULL `p` is allowed. */
+void phases_block(struct phases *p, const char *why);
 
 struct phase_request {
 	enum phase to;

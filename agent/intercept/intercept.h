@@ -88,8 +88,8 @@ int intercept_start(struct intercept *it, struct error *e);
  * Planned restart: KEEP leaves links and maps pinned; the heartbeat is withdrawn, so that the phase's rule
  * for a missing agent applies from now until the next agent starts (nothing of that if a taking-over agent
  * beats already). Close the listener first. For a restart without a refused connect: the new agent opens with
- * `takeover` and listens on a port of its own; the old one sees intercept_superseded, goes on accepting for a
- * moment (what was already steered to it arrives within milliseconds), and then closes. REMOVE detaches and
+ * `takeover` and listens on the old one's sockets, or on a port of its own; the old one sees intercept_superseded,
+ * goes on accepting for a moment (what was already steered to it arrives within milliseconds), and then closes. REMOVE detaches and
  * unpins all (waits for nothing: call intercept_drain first if acceleration may be in use). Takes `it`; NULL
  * is allowed.
  */

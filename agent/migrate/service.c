@@ -231,7 +231,7 @@ static void take_table(struct service *s, const struct update *u, const struct s
 static void take_complete(struct service *s, const struct sender *w)
 {
 	if (s->waiting) {
-		post_fail(s->post, w, "Complete before Start: no client is served yet");
+		post_fail(s->post, w, "Complete before Start: nothing is mirrored yet");
 		return;
 	}
 	goal_join(s, GOAL_COMPLETE, w);
@@ -330,7 +330,7 @@ int service_start(uv_loop_t *loop, const struct service_options *options, const 
 		return r;
 	}
 	if (s->waiting)
-		log_info("migrate", "waiting for the migration service's Start; no client is served before");
+		log_info("migrate", "waiting for the migration service's Start; nothing is steered or mirrored before");
 	else
 		log_info("migrate",
 			 "the migration has been started before (phase %s): clients are served at once",

@@ -77,10 +77,13 @@ static enum journal_take take(void *context, struct record *r)
 		prepared_release(r->slot);
 		return JOURNAL_LEAVE;
 	}
-	if (r->sent || r->unknown) {
+	/* What was in doubt when the agent died, or is since its answer: the rows tell, or nobody can. */
+	if (r->sent || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER))) {
 		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
 		return JOURNAL_TAKE;
 	}
+	if (r->unknown)
+		r->entry = ENTRY_ROWS;
 	age = clock_wall_us() / 1000000 - (int64_t)r->now;
 	r->acknowledged_ns = d->worker->turn_ns - (age > 0 ? (uint64_t)age * 1000000000u : 0);
 	dispatch_enqueue(d, r);

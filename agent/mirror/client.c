@@ -192,6 +192,7 @@ static int errno_of(int32_t code)
 	case CQL_SYNTAX_ERROR:
 	case CQL_INVALID:
 	case CQL_CONFIG_ERROR:
+	case CQL_FUNCTION_FAILURE:
 		return -EINVAL;
 	case CQL_ALREADY_EXISTS:
 		return -EEXIST;
@@ -236,6 +237,8 @@ static int server_error(struct client *c, const struct answer *a, struct error *
 	 * then. */
 	if (rc == -EACCES && !strncmp(text, "Unable to perform authentication", 32))
 		rc = -EAGAIN;
+	if (rc == -EINVAL && !strncmp(text, "Batch too large", 15))
+		rc = -E2BIG;
 	return error_set(error, rc, "%s: %s (0x%04X)", c->node, text, (unsigned)e.code);
 }
 
@@ -363,31 +366,44 @@ int client_open(struct client **ret, const struct addr *node, const char *userna
 
 /* ------------------------------------------------------------- questions */
 
-/*
- * QUERY with a page size and, from the second page on, the state: the plain one ends with its flags, to which
- * both are appended in the order of native_protocol_v4.spec, section 4.1.4.
- */
-static int send_question(struct client *c, struct span text, uint16_t consistency, struct span state)
+static uint8_t *put_int(uint8_t *p, uint32_t v)
 {
-	size_t capacity = FRAME_HEADER_SIZE + 4 + text.size + 2 + 1 + 4 + 4 + state.size;
+	for (int shift = 24; shift >= 0; shift -= 8)
+		*p++ = (uint8_t)(v >> shift);
+	return p;
+}
+
+/*
+ * QUERY with values, a page size and, from the second page on, the state: the plain one ends with its flags, to
+ * which they are appended in the order of native_protocol_v4.spec, section 4.1.4.
+ */
+static int send_question(struct client *c, const struct client_question *q, struct span state)
+{
+	size_t capacity =
+	    FRAME_HEADER_SIZE + 4 + q->text.size + 2 + 1 + 2 + q->values.size + 4 + 4 + state.size;
 	uint8_t *to = malloc(capacity), *p;
 	ssize_t n;
 	int rc;
 
 	if (!to)
 		return -ENOMEM;
-	n = request_write_query(VERSION, STREAM, text, consistency, to, capacity);
+	n = request_write_query(VERSION, STREAM, q->text, q->consistency, to, capacity);
 	if (n < 0) {
 		free(to);
 		return (int)n;
 	}
 	to[n - 1] = QUERY_PAGE_SIZE | (state.size ? QUERY_PAGING_STATE : 0);
 	p = to + n;
-	for (int shift = 24; shift >= 0; shift -= 8)
-		*p++ = (uint8_t)((uint32_t)CLIENT_PAGE_ROWS >> shift);
+	if (q->value_count) {
+		to[n - 1] |= QUERY_VALUES;
+		*p++ = (uint8_t)(q->value_count >> 8);
+		*p++ = (uint8_t)q->value_count;
+		memcpy(p, q->values.data, q->values.size);
+		p += q->values.size;
+	}
+	p = put_int(p, CLIENT_PAGE_ROWS);
 	if (state.size) {
-		for (int shift = 24; shift >= 0; shift -= 8)
-			*p++ = (uint8_t)(state.size >> shift);
+		p = put_int(p, (uint32_t)state.size);
 		memcpy(p, state.data, state.size);
 		p += state.size;
 	}
@@ -407,7 +423,7 @@ static int give_rows(struct client *c, struct rows *rows, client_row row, void *
 	int more;
 
 	if (rows->columns.count > CLIENT_COLUMNS_MAX)
-		return broken(c, error, -EMSGSIZE, "answers with more than 256 columns");
+		return broken(c, error, -EMSGSIZE, "answers with more columns than are read");
 	for (unsigned i = 0; i < rows->columns.count; i++)
 		if (column_next(&walk, &c->columns[i]) != 1)
 			return broken(c, error, -EPROTO, "sent malformed rows");
@@ -421,8 +437,8 @@ static int give_rows(struct client *c, struct rows *rows, client_row row, void *
 }
 
 /* One page. The state of the next one goes to *state (malloc'ed; data = NULL at the end). */
-static int ask_page(struct client *c, struct span text, uint16_t consistency, struct span *state,
-		    client_row row, void *context, struct error *error)
+static int ask_page(struct client *c, const struct client_question *q, struct span *state, client_row row,
+		    void *context, struct error *error)
 {
 	struct answer a;
 	struct rows rows;
@@ -430,7 +446,7 @@ static int ask_page(struct client *c, struct span text, uint16_t consistency, st
 	int rc;
 
 	step_begin(c);
-	rc = send_question(c, text, consistency, *state);
+	rc = send_question(c, q, *state);
 	if (rc < 0)
 		return broken(c, error, rc, "request cannot be sent");
 	free((void *)state->data);
@@ -469,8 +485,8 @@ static int ask_page(struct client *c, struct span text, uint16_t consistency, st
 	return 0;
 }
 
-int client_query(struct client *c, const char *text, uint16_t consistency, client_row row, void *context,
-		 struct error *error)
+int client_ask(struct client *c, const struct client_question *q, client_row row, void *context,
+	       struct error *error)
 {
 	struct span state = {0};
 	int rc = 0;
@@ -485,7 +501,7 @@ int client_query(struct client *c, const char *text, uint16_t consistency, clien
 			rc = broken(c, error, -EMSGSIZE, "sends pages without end");
 			break;
 		}
-		rc = ask_page(c, span_text(text), consistency, &state, row, context, error);
+		rc = ask_page(c, q, &state, row, context, error);
 		if (rc)
 			break;
 	}
@@ -493,9 +509,22 @@ int client_query(struct client *c, const char *text, uint16_t consistency, clien
 	return rc;
 }
 
+int client_query(struct client *c, const char *text, uint16_t consistency, client_row row, void *context,
+		 struct error *error)
+{
+	struct client_question q = {.text = span_text(text), .consistency = consistency};
+
+	return client_ask(c, &q, row, context, error);
+}
+
 bool client_authenticated(const struct client *c)
 {
 	return c->authenticated;
+}
+
+bool client_broken(const struct client *c)
+{
+	return c->broken;
 }
 
 const char *client_node(const struct client *c)

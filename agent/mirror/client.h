@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small blocking CQL client for the agent's own questions: preflight, doctor, who else writes. Protocol v4,
+ * A small blocking CQL client for the agent's own questions: preflight, doctor, who else writes, row sync. Protocol v4,
  * one request in flight, password login. It waits in poll(2), so it belongs on the control thread or a thread
  * pool, never on a worker.
  *
@@ -18,7 +18,8 @@
 #include "net/addr.h"
 
 #define CLIENT_ANSWER_MAX (16u << 20) /* bytes in one answer (one page) */
-#define CLIENT_COLUMNS_MAX 256u	      /* columns of a result; the widest system table has fewer than 40 */
+/* Columns of a result. A row sync asks for value, WRITETIME and TTL of each column of a table. */
+#define CLIENT_COLUMNS_MAX 2048u
 #define CLIENT_PAGES_MAX 10000u
 #define CLIENT_PAGE_ROWS 5000 /* asked for; what the Java driver asks for */
 /* How the agent's connections name themselves in system_views.clients; the mirror's are "cqlferry mirror". */
@@ -49,7 +50,7 @@ typedef int (*client_row)(void *context, const struct column *columns, const str
  *
  *   the server's ERROR, after which the connection is good for the next question: −EPERM (unauthorized),
  *   −EINVAL (syntax, invalid, configuration), −EEXIST, −EAGAIN (overloaded, bootstrapping, unavailable),
- *   −ETIME (its own time-out), −EREMOTEIO (any other);
+ *   −ETIME (its own time-out), −E2BIG ("Batch too large"), −EREMOTEIO (any other);
  *
  *   trouble on the way, after which it is not, and every later call gives −ENOTCONN: −EMSGSIZE (one of the
  *   limits above), −EPROTO, −ETIMEDOUT, −ECONNRESET, …
@@ -57,8 +58,24 @@ typedef int (*client_row)(void *context, const struct column *columns, const str
 int client_query(struct client *c, const char *text, uint16_t consistency, client_row row, void *context,
 		 struct error *error);
 
+/* A question with values for its bind markers, by position. All is borrowed. `consistency` may be SERIAL for a
+ * SELECT of one partition: it then sees, and completes, what lightweight transactions have decided. */
+struct client_question {
+	struct span text;
+	uint16_t consistency;
+	uint16_t value_count;
+	struct span values; /* value_count [value]s: 4 bytes of length and the bytes */
+};
+
+/* As client_query(). */
+int client_ask(struct client *c, const struct client_question *q, client_row row, void *context,
+	       struct error *error);
+
 /* Whether the server asked for a login. */
 bool client_authenticated(const struct client *c);
+
+/* Whether no further question can be asked: open another. */
+bool client_broken(const struct client *c);
 
 /* "10.0.3.7:9042"; borrowed, lives as long as the client. */
 const char *client_node(const struct client *c);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -172,6 +173,7 @@ static int begin_file(struct dead *d, enum side side, unsigned worker, size_t ne
 		d->told_full = true;
 		return r;
 	}
+	flock(f->fd, LOCK_EX | LOCK_NB); /* until it is closed: ours */
 	if (getrandom(&salt, sizeof(salt), GRND_NONBLOCK) != sizeof(salt))
 		salt = clock_now_ns() * 0x9E3779B97F4A7C15u;
 	journal_file_begin(f, salt, d->names++, worker, side, 0, clock_wall_us());
@@ -191,6 +193,12 @@ static int open_file(struct dead *d, const char *name)
 
 	if (journal_file_open(d->directory, name, &f, &error) < 0) {
 		log_warn("mirror", "dead letters: %s", error.text);
+		return 0;
+	}
+	/* An agent that hands over to us still writes it; the next start takes it. */
+	if (flock(f->fd, LOCK_EX | LOCK_NB) < 0) {
+		d->bytes += f->size;
+		journal_file_free(f, -1);
 		return 0;
 	}
 	if (journal_head_read(bytes_of(f), &head, &why) < 0 || head->side >= SIDES) {
@@ -400,6 +408,7 @@ bool dead_keep(struct dead *d, struct worker *w, const struct record *r, int32_t
 	const struct journal_entry *e = journal_file_entry(r->file, r->at);
 	struct dead_reason reason = {code, r->attempts};
 	struct journal_entry why = {.kind = ENTRY_REFUSED, .body_size = sizeof(reason), .timestamp = clock_wall_us()};
+	struct journal_entry like = *e;
 	size_t need = journal_entry_size(0, sizeof(reason)) + journal_entry_size(e->keyspace_size, e->body_size);
 	unsigned count;
 	struct tail *t;
@@ -418,7 +427,8 @@ bool dead_keep(struct dead *d, struct worker *w, const struct record *r, int32_t
 			if (!seen(t, slots[i]))
 				append_statement(t->file, slots[i]);
 		append(t->file, &why, ENTRY_DONE, "", &reason);
-		append(t->file, e, ENTRY_QUEUED, e->data, e->data + e->keyspace_size);
+		like.kind = (uint8_t)((e->kind & 0xF0) | r->entry); /* what was in doubt is a matter of its rows for good */
+		append(t->file, &like, ENTRY_QUEUED, e->data, e->data + e->keyspace_size);
 		t->file->open++;
 		d->letters++;
 		kept = true;

@@ -13,6 +13,7 @@
 #include "mirror/dead.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/rows.h"
 #include "mirror/tables.h"
 #include "mirror/tap.h"
 #include "mirror/target.h"
@@ -97,6 +98,17 @@ static void go_on(struct worker *w, void *context)
 	tap_go_on(w);
 }
 
+void dispatch_adopt(struct dispatch *d, struct journal *journal)
+{
+	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, journal_open_entries(journal));
+	if (d->recovered)
+		journal_merge(d->recovered, journal);
+	else
+		d->recovered = journal;
+	dispatch_switch(d, d->on);
+	dispatch_pump(d);
+}
+
 static void barrier_ended(struct dispatch *d, struct record *r)
 {
 	struct relay *relay = d->worker->relay;
@@ -129,7 +141,9 @@ static void finish(struct dispatch *d, struct record *r, bool applied)
 
 void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause)
 {
-	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME};
+	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME,
+					     [GAP_LWT] = METRIC_UNMIRRORED_LWT, [GAP_COUNTER] = METRIC_UNMIRRORED_COUNTER,
+					     [GAP_UNCLASSIFIED] = METRIC_UNMIRRORED_UNCLASSIFIED};
 
 	if (cause == GAP_DEAD)
 		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
@@ -422,13 +436,39 @@ static bool fence(struct dispatch *d, struct record *r)
 	return clear_before_head(d) && (!b || atomic_load(&b->unreached) == 0);
 }
 
+void dispatch_postpone(struct dispatch *d, struct record *r)
+{
+	d->flying--;
+	prepared_release(r->slot);
+	journal_spill(r);
+}
+
+static void sync_rows(struct dispatch *d, struct record *r)
+{
+	int e = rows_submit(d, r);
+
+	d->flying++;
+	if (e == 0)
+		return;
+	d->flying--;
+	if (e == -EAGAIN || e == -ECANCELED)
+		delay(d, r, CQL_OVERLOADED);
+	else
+		dispatch_give_up(d, r, rows_cause(r, e));
+}
+
 /* Sends the head, or hands it to the row sync. False: not now. */
 static bool send_head(struct dispatch *d, struct record *r)
 {
 	struct prepared *missing;
-	struct target *t = choose(d);
+	struct target *t;
 	int e;
 
+	if (r->entry == ENTRY_ROWS) {
+		sync_rows(d, pop(d));
+		return true;
+	}
+	t = choose(d);
 	if (!t)
 		return false;
 	e = target_send(t, r, &missing);
@@ -599,12 +639,17 @@ static enum journal_take lose(void *context, struct record *r)
 void dispatch_close(struct dispatch *d)
 {
 	bool keep = d->mirror->journals.directory >= 0;
+	struct record *r;
 	uint32_t left;
 
 	d->space = NULL;
 	d->settled = NULL;
 	while (d->target_count)
 		target_free(d->targets[--d->target_count]);
+	while ((r = rows_take_back(d))) {
+		r->next = NULL;
+		drop_list(d, r, keep);
+	}
 	drop_list(d, d->head, keep);
 	drop_list(d, d->delayed, keep);
 	drop_list(d, d->parked, keep);

@@ -5,8 +5,9 @@
  *                     ┌────────────── retry after back-off ◀─ delayed ◀─ transient error
  *                     ▼                                                      │
  *   dispatch_push ─▶ queue ─▶ pump ─▶ target (stream ids) ─▶ answer ─────────┼─▶ confirmed: the journal keeps it for a while
- *        │            ▲  ▲     └▶ parked: its statement is being prepared    └─▶ permanent error: dead letter
- *        │            │  └──────────── prepared ◀──────────┘
+ *        │            ▲  ▲     ├▶ parked: its statement is being prepared    └─▶ permanent error: dead letter
+ *        │            │  └─────┘
+ *        │            │        └▶ row sync (rows.h) ─▶ done, or on the gap ledger
  *        └▶ journal ──┘ refill (backlog.c)
  *
  * Memory is bounded by DISPATCH_LIVE records; what comes beyond that waits in the journal, and as soon as something waits there all
@@ -47,6 +48,7 @@ struct dispatch {
 	unsigned dead_untold;           /* dead letters since the last log line */
 	uint64_t dead_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
+	struct rows_job *rows;          /* records in row sync */
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
 	struct tables *tables;          /* what waits, by table */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
@@ -58,6 +60,8 @@ struct dispatch {
 int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum side side, struct error *error);
 /* Connections come up or go down (when nothing is left to send). */
 void dispatch_switch(struct dispatch *d, bool on);
+/* What an earlier life left (takes it; while the loop runs). */
+void dispatch_adopt(struct dispatch *d, struct journal *journal);
 /* Closes everything. What is undelivered waits on disk for the next life; without a disk it goes on the gap ledger. */
 void dispatch_close(struct dispatch *d);
 /* After the loop has ended. */
@@ -78,7 +82,7 @@ bool dispatch_idle(const struct dispatch *d);
 /* The journal lacks space: what is kept only as a precaution goes. False: there is none. */
 bool dispatch_shrink(struct dispatch *d);
 
-/* ---- for target.c */
+/* ---- for target.c and rows.c */
 
 /* A node that was lost is back: what it may have forgotten is sent again. */
 void dispatch_repeat(struct dispatch *d);
@@ -87,6 +91,8 @@ void dispatch_repeat(struct dispatch *d);
 void dispatch_applied(struct dispatch *d, struct record *r);
 /* It refused, failed, or was lost: retried or dead by error class. `code`: enum cql_error, or −errno for a lost connection. */
 void dispatch_failed(struct dispatch *d, struct record *r, int32_t code);
+/* Nothing came of it for now: it waits in the journal. */
+void dispatch_postpone(struct dispatch *d, struct record *r);
 /* The record's statement has to be prepared first: it waits until dispatch_prepared(). */
 void dispatch_park(struct dispatch *d, struct record *r);
 /* `p` was prepared on the cluster (code 0), or could not be. */

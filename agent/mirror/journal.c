@@ -226,6 +226,19 @@ void journal_adopt(struct journal *j, struct journal_file *f)
 		journal_file_unmap(f);
 }
 
+void journal_merge(struct journal *to, struct journal *from)
+{
+	while (from->head) {
+		struct journal_file *f = from->head;
+
+		from->head = f->next;
+		atomic_fetch_sub(&from->all->held, f->size);
+		journal_adopt(to, f);
+	}
+	from->tail = NULL;
+	journal_free(from);
+}
+
 void journal_free(struct journal *j)
 {
 	if (!j)

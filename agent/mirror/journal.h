@@ -51,6 +51,8 @@ struct journal *journal_new(struct journals *all, unsigned worker, enum side sid
 void journal_free(struct journal *j);
 /* One for files of an earlier life, to which nothing is added. NULL = out of memory. */
 struct journal *journal_new_adopted(struct journals *all, enum side side);
+/* All files of `from`, of which nothing is held, go to `to`; frees `from`. */
+void journal_merge(struct journal *to, struct journal *from);
 /* Takes a file whose counts are set. */
 void journal_adopt(struct journal *j, struct journal_file *f);
 

@@ -7,10 +7,20 @@
 #include "base/log.h"
 #include "mirror/dead.h"
 #include "mirror/recovery.h"
+#include "mirror/rowsync.h"
 #include "mirror/tables.h"
 #include "mirror/tap.h"
+#include "relay/worker.h"
 
 #define DEAD_SHARE 16u /* of the budget, dead letters get one part in */
+
+static void say_found(const struct recovery_found *found)
+{
+	if (found->files)
+		log_info("mirror", "journal of %u earlier run%s: %llu writes to deliver, %llu in doubt, %llu MiB read in %llu ms", found->lives,
+			 found->lives == 1 ? "" : "s", (unsigned long long)found->queued, (unsigned long long)found->in_doubt,
+			 (unsigned long long)found->bytes >> 20, (unsigned long long)found->nanoseconds / 1000000);
+}
 
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
 		struct error *error)
@@ -35,18 +45,56 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 		r = recovery_open(options->state_directory, options->sync, &m->journals, &m->recovery, found, error);
 	if (r < 0)
 		return r;
+	if (relay->options.cluster[TARGET].node_count) {
+		struct rowsync_options rows = {.relay = &relay->options, .threads = options->rows_threads};
+
+		m->rowsync = rowsync_new(&rows, error);
+		if (!m->rowsync)
+			return -ENOMEM;
+	}
 	atomic_store(&m->recovered_barriers, (uint32_t)found->barriers);
-	if (found->files)
-		log_info("mirror", "journal of %u earlier run%s: %llu writes to deliver, %llu in doubt, %llu MiB read in %llu ms", found->lives,
-			 found->lives == 1 ? "" : "s", (unsigned long long)found->queued, (unsigned long long)found->in_doubt,
-			 (unsigned long long)found->bytes >> 20, (unsigned long long)found->nanoseconds / 1000000);
+	say_found(found);
 	return 0;
+}
+
+static void adopt_target(struct worker *w, void *journal)
+{
+	tap_adopt(w, TARGET, journal);
+}
+
+static void adopt_origin(struct worker *w, void *journal)
+{
+	tap_adopt(w, ORIGIN, journal);
+}
+
+int mirror_look(struct mirror *m, struct error *error)
+{
+	struct recovery_found found = {0};
+	int r = recovery_look(m->recovery, &found, error);
+
+	recovery_statements(m->recovery, m->relay->prepared);
+	atomic_fetch_add(&m->recovered_barriers, (uint32_t)found.barriers);
+	for (int side = 0; side < SIDES; side++) {
+		struct journal *j = recovery_take(m->recovery, side);
+
+		if (j && worker_post(m->relay->workers[0], side == TARGET ? adopt_target : adopt_origin, j) < 0)
+			journal_free(j); /* it stays on disk for the next life */
+	}
+	say_found(&found);
+	return r;
+}
+
+void mirror_stop(struct mirror *m)
+{
+	if (m->rowsync)
+		rowsync_stop(m->rowsync);
 }
 
 void mirror_close(struct mirror *m)
 {
 	if (!m->relay)
 		return;
+	rowsync_free(m->rowsync);
 	recovery_close(m->recovery);
 	dead_close(m->dead);
 	holds_done(&m->holds);

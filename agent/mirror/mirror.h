@@ -21,6 +21,7 @@ enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 
 struct dead;
 struct recovery;
+struct rowsync;
 struct table_size;
 
 struct mirror_options {
@@ -31,6 +32,8 @@ struct mirror_options {
 	enum journal_sync sync;
 	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
 	bool strict_holds;
+	unsigned rows_threads;      /* row sync */
+	uint64_t settle_ns, again_ns; /* after an unknown outcome: when the rows are compared, and when once more (0 = never) */
 	const char *state_directory; /* borrowed; "" = the journal is in memory */
 };
 
@@ -39,6 +42,8 @@ struct mirror {
 	struct mirror_options options;
 	struct journals journals;
 	struct recovery *recovery;
+	struct rowsync *rowsync;
+	_Atomic uint32_t rows_again; /* row syncs that nobody waits for */
 	struct holds holds;
 	struct dead *dead;              /* NULL = refused writes are not kept */
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
@@ -52,6 +57,10 @@ struct recovery_found;
 /* Opens the journal and takes over what an earlier life left. Before relay_start(). 0, or −errno with the reason. */
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
 		struct error *error);
+/* Takes over what lives of the agent left that have ended since mirror_open(). Main thread, while the workers run. 0, or −errno with the reason. */
+int mirror_look(struct mirror *m, struct error *error);
+/* Row syncs end; what is not done waits in the journal. Before relay_stop(). */
+void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */
 void mirror_close(struct mirror *m);
 

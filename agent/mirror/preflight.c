@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The run, and what concerns nodes: reachable, two different clusters, partitioner, schema agreement, clocks.
- *
- * The clock is measured as NTP does: server time minus the middle of the question's flight, from the sample
- * with the shortest flight, so that a pause on either side spoils one sample and not the result. now() counts
- * milliseconds.
  */
 #include "mirror/preflight.h"
 
@@ -14,10 +10,10 @@
 
 #include "base/clock.h"
 #include "mirror/preflight_priv.h"
+#include "mirror/skew.h"
 
 #define QUESTION_MS 5000u
 #define FURTHER_NODES_NS (15ull * 1000000000u) /* spent on contact points beyond the first that answered */
-#define CLOCK_SAMPLES 5
 #define HOST_ID 16
 
 /* What a node says of itself and of its peers. */
@@ -171,55 +167,17 @@ static int ask_peers(struct client *c, struct peer_facts *f, struct error *error
 
 /* ------------------------------------------------------------- clocks */
 
-static int on_clock(void *context, const struct column *columns, const struct span *cells, unsigned count)
-{
-	int64_t *ms = context;
-
-	(void)columns;
-	if (count != 1 || cells[0].size != 8)
-		return -EPROTO;
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | cells[0].data[i];
-	*ms = (int64_t)v;
-	return 0;
-}
-
-/* The node's clock minus ours, and how far that may be off; µs. */
-static int measure_clock(struct client *c, int64_t *ret_offset, int64_t *ret_unsure, struct error *error)
-{
-	int64_t best = INT64_MAX, offset = 0;
-
-	for (int i = 0; i < CLOCK_SAMPLES; i++) {
-		int64_t wall = clock_wall_us(), ms = 0;
-		uint64_t begin = clock_now_ns();
-		int rc = client_query(c, "SELECT toTimestamp(now()) FROM system.local", CL_ONE, on_clock, &ms,
-				      error);
-		int64_t flight = (int64_t)((clock_now_ns() - begin) / 1000u);
-
-		if (rc < 0)
-			return rc;
-		if (flight >= best)
-			continue;
-		best = flight;
-		offset = ms * 1000 + 500 - (wall + flight / 2); /* 500: the milliseconds were cut off */
-	}
-	*ret_offset = offset;
-	*ret_unsure = best / 2 + 500;
-	return 0;
-}
-
 static void check_clock(struct preflight *p, enum side side, struct client *c)
 {
 	static const char remedy[] = "synchronise the clocks of that node and of this one (chrony, ntpd): "
 				     "write timestamps come from this "
 				     "one; or raise limits.maxClockSkewMillis";
-	int64_t offset, unsure, max = (int64_t)p->max_skew_ms * 1000, far;
+	static const enum preflight_grade grades[] = {[SKEW_FINE] = PREFLIGHT_OK, [SKEW_UNSURE] = PREFLIGHT_WARN, [SKEW_BEYOND] = PREFLIGHT_FAIL};
+	enum preflight_grade grade;
 	struct error error = {0};
-	enum preflight_grade grade = PREFLIGHT_OK;
+	struct skew skew;
 
-	if (measure_clock(c, &offset, &unsure, &error) < 0) {
+	if (skew_measure(c, &skew, &error) < 0) {
 		preflight_say(
 		    p, PREFLIGHT_FAIL,
 		    "see the server's message; the clock's offset must be known before writes are mirrored",
@@ -227,15 +185,11 @@ static void check_clock(struct preflight *p, enum side side, struct client *c)
 		    error.text[0] ? error.text : "malformed answer");
 		return;
 	}
-	far = offset < 0 ? -offset : offset;
-	if (far - unsure > max)
-		grade = PREFLIGHT_FAIL;
-	else if (far + unsure > max)
-		grade = PREFLIGHT_WARN;
+	grade = grades[skew_judge(&skew, p->max_skew_ms)];
 	preflight_say(p, grade, remedy,
 		      "%s: the clock of %s is %.1f ms %s this node's (± %.1f ms, allowed %u ms)%s",
-		      side_name(side), client_node(c), (double)far / 1000, offset < 0 ? "behind" : "ahead of",
-		      (double)unsure / 1000, p->max_skew_ms,
+		      side_name(side), client_node(c), (double)skew_far(&skew) / 1000, skew.offset_us < 0 ? "behind" : "ahead of",
+		      (double)skew.unsure_us / 1000, p->max_skew_ms,
 		      grade == PREFLIGHT_WARN ? ": too close to the limit to tell" : "");
 }
 

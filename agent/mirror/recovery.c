@@ -304,6 +304,15 @@ int recovery_open(const char *state_directory, enum journal_sync sync, struct jo
 	return e < 0 ? e : recovery_mark(r, clock_wall_us()) < 0 ? error_set(error, -EIO, "cannot write to %s", path) : 0;
 }
 
+int recovery_look(struct recovery *r, struct recovery_found *found, struct error *error)
+{
+	uint64_t began = clock_now_ns();
+	int e = r->root >= 0 ? adopt_all(r, found, error) : 0;
+
+	found->nanoseconds = clock_now_ns() - began;
+	return e;
+}
+
 void recovery_statements(struct recovery *r, struct prepared_map *map)
 {
 	for (size_t i = 0; i < r->count; i++) {

@@ -33,6 +33,9 @@ struct recovery_found {
 int recovery_open(const char *state_directory, enum journal_sync sync, struct journals *all, struct recovery **ret,
 		  struct recovery_found *found, struct error *error);
 
+/* Once more, while this life runs: lives that have ended since. 0, or −errno with the reason. */
+int recovery_look(struct recovery *r, struct recovery_found *found, struct error *error);
+
 /* Statements that the files brought become known. */
 void recovery_statements(struct recovery *r, struct prepared_map *map);
 

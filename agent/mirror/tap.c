@@ -174,8 +174,6 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};
 	struct record *r = NULL;
 
-	if (w->way != MIRRORABLE)
-		return -ENOTSUP;
 	if (j.kind == ENTRY_BARRIER)
 		j.timestamp = (int64_t)atomic_fetch_add(&t->mirror->barriers, 1);
 	if (slot_count >= 0)
@@ -218,6 +216,14 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		r->acknowledged_ns = t->worker->turn_ns;
 		metric_add(m, METRIC_MIRROR_QUEUED, 1);
 		journal_queued(r);
+		dispatch_push(&t->dispatch[to], r);
+		return;
+	}
+	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
+		/* It stays in doubt on disk, and its rows are compared. */
+		r->unknown = true;
+		r->entry = ENTRY_ROWS;
+		r->acknowledged_ns = t->worker->turn_ns;
 		dispatch_push(&t->dispatch[to], r);
 		return;
 	}
@@ -289,6 +295,16 @@ void tap_mark(struct worker *w, struct barrier *b)
 	r->to = (uint8_t)to;
 	dispatch_push(&t->dispatch[to], r);
 	dispatch_flush(&t->dispatch[to]);
+}
+
+void tap_adopt(struct worker *w, enum side side, struct journal *journal)
+{
+	struct tap *t = w->tap;
+
+	if (t && !t->closed)
+		dispatch_adopt(&t->dispatch[side], journal);
+	else
+		journal_free(journal);
 }
 
 void tap_go_on(struct worker *w)

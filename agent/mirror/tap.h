@@ -20,6 +20,8 @@ struct tap {
 
 /* A mark for a barrier of another worker (takes the reference). */
 void tap_mark(struct worker *w, struct barrier *b);
+/* What an earlier life left (takes the journal): it goes to the others of this worker's. */
+void tap_adopt(struct worker *w, enum side side, struct journal *journal);
 /* A barrier may have moved. */
 void tap_go_on(struct worker *w);
 

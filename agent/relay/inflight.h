@@ -25,6 +25,7 @@ struct inflight {
 	int16_t stream;
 	bool used;
 	bool paged;    /* a page may follow: the answer may carry a paging state */
+	bool conditional; /* REQUEST_WRITE: the answer says whether it was applied */
 	uint8_t kind;  /* enum request_kind */
 	uint8_t side;  /* enum side */
 	uint8_t unmirrored; /* REQUEST_WRITE without a record: why (enum unmirrored); MIRRORABLE once it was counted */
@@ -34,7 +35,8 @@ struct inflight {
 		struct pending_prepare *prepare;
 		struct topology_question *topology;
 	};
-	struct prepared_slot *slot; /* EXECUTE: the statement, for translating UNPREPARED */
+	struct prepared_slot *slot; /* EXECUTE: the statement as the client knows it, for translating UNPREPARED */
+	struct batch_ids *ids;      /* BATCH: the same for its children, where they have other ids on that side; else NULL */
 	uint64_t sent_ns;           /* 0 = not sampled */
 };
 

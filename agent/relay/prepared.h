@@ -6,13 +6,18 @@
  *   id ─▶ struct prepared ◀────shares──────── struct prepared_slot ◀── id
  *
  * Ids of the two clusters are usually equal (MD5 of keyspace and text) but need not be. What one side answered to
- * PREPARE is a `prepared_remote`, published once and replaced, never changed.
+ * PREPARE is a `prepared_remote`, published once and replaced, never changed. Clients know a statement by one id for ever, since
+ * drivers give a statement up whose id is another one when it is prepared again: that of the side that first prepared it for a client.
+ *
+ * A write that calls now() or the like is two statements: the client's own, whose id and description it knows, and one whose text has bind
+ * variables in place of the calls. From mirroring on the second is executed in place of the first (instants.h).
  */
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cql/instant.h"
 #include "cql/response.h"
 #include "cql/statement.h"
 #include "relay/relay.h"
@@ -22,11 +27,11 @@
 #define PREPARED_TEXT_MAX (64u << 20)
 
 struct prepared_remote {
-	uint8_t id_size, result_id_size;
+	uint8_t side, id_size, result_id_size;
 	uint8_t id[PREPARED_ID_MAX];
 	uint8_t result_id[PREPARED_ID_MAX]; /* result_metadata_id (v5), size 0 when the answer came in v3/v4 */
 	uint64_t bind_hash, result_hash;    /* of names and types, for comparing the two sides */
-	struct prepared_remote *older;      /* kept until the entry dies: readers may still look at it */
+	struct prepared_remote *older;      /* in prepared.answers */
 };
 
 struct prepared {
@@ -34,6 +39,15 @@ struct prepared {
 	struct statement statement; /* refined by the bind variables' types */
 	char keyspace[CQL_NAME_MAX + 1];
 	struct prepared_remote *_Atomic remote[SIDES];
+	struct prepared_remote *answers; /* all there ever were, with the map's lock: readers may still look at them */
+	bool calls;                      /* it calls now() or the like; fixed, as the next two */
+	struct instant_bind *binds;      /* what is executed in its place takes these values more; NULL: its text is, with literals */
+	uint16_t bind_count;
+	struct prepared *_Atomic changed; /* that statement (shares), once it is known: prepared_changed() */
+	_Atomic bool refused;             /* a cluster does not take the changed text: as if there were no binds */
+	_Atomic uint8_t told;             /* enum side: whose id clients know; SIDES = nobody was told */
+	uint32_t hash;                    /* of text and keyspace */
+	struct prepared *next, *same_text; /* the map's, with its lock */
 	_Atomic bool result_differs, bind_differs; /* what the two sides said does not agree */
 	uint32_t text_size;
 	char text[]; /* NUL-terminated for logs of table names only; never logged whole */
@@ -61,6 +75,12 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 /* The same for an entry that the caller holds, which the map may have dropped meanwhile. */
 int prepared_map_learn_for(struct prepared_map *m, enum side side, uint8_t version, struct prepared *p,
 			   const struct prepared_result *answer);
+
+/* The id under which clients know it, now that `side` has prepared it for one. */
+struct span prepared_told(struct prepared *p, enum side side);
+
+/* What is executed in its place from mirroring on (borrows: lives as long as `p`); NULL = nothing, or not prepared yet. Locks until found. */
+struct prepared *prepared_changed(struct prepared_map *m, struct prepared *p);
 
 /* Calls back for each entry, under the map's lock: gather, do not block. Stops when it returns false. */
 void prepared_map_each(struct prepared_map *m, bool (*callback)(void *context, struct prepared *p), void *context);

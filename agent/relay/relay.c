@@ -5,9 +5,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "relay/prepared.h"
+#include "relay/retire.h"
 #include "relay/topology.h"
 #include "relay/worker.h"
 
@@ -41,6 +43,14 @@ void relay_keep(struct relay *r)
 		log_error("relay", "%s", error.text);
 }
 
+/* Workers that never ran; relay_stop() sees to those that do. */
+static void discard_from(struct relay *r, unsigned first)
+{
+	for (unsigned i = first; i < r->worker_count; i++)
+		worker_discard(r->workers[i]);
+	r->worker_count = first;
+}
+
 int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct error *error)
 {
 	r->tap = tap;
@@ -53,17 +63,42 @@ int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct
 	for (unsigned i = 0; i < r->options.workers; i++) {
 		struct worker *w = worker_new(r, i, error);
 
-		if (!w)
+		if (!w) {
+			discard_from(r, 0);
 			return -EINVAL;
+		}
 		r->workers[r->worker_count++] = w;
 	}
+	/* An address that is not listened on any more: the agent before closes it when its own clients have been served. */
+	for (unsigned i = 0; i < r->options.inherited_count; i++)
+		if (r->options.inherited[i].fd >= 0)
+			close(r->options.inherited[i].fd);
+	r->options.inherited_count = 0;
 	for (unsigned i = 0; i < r->worker_count; i++) {
 		int failed = worker_start(r->workers[i]);
 
-		if (failed < 0)
+		if (failed < 0) {
+			discard_from(r, i);
 			return error_set(error, failed, "cannot start a thread: %s", strerror(-failed));
+		}
 	}
 	return 0;
+}
+
+unsigned relay_listeners(const struct relay *r, struct relay_listener ret[RELAY_LISTENERS_MAX])
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < r->worker_count; i++)
+		for (unsigned k = 0; k < r->workers[i]->listener_count && count < RELAY_LISTENERS_MAX; k++) {
+			struct relay_listener *l = &ret[count++];
+			socklen_t size = sizeof(l->address.storage);
+
+			*l = (struct relay_listener){.fd = r->workers[i]->listener[k].fd,
+						     .intercepted = r->workers[i]->listener[k].intercepted};
+			getsockname(l->fd, &l->address.sa, &size);
+		}
+	return count;
 }
 
 struct round {
@@ -88,8 +123,14 @@ static void run_one(struct worker *w, void *context)
 int relay_each_worker(struct relay *r, void (*job)(struct worker *w, void *context), void (*after)(void *context),
 		      void *context)
 {
-	struct round *round = malloc(sizeof(*round));
+	struct round *round;
 
+	if (!r->worker_count) {
+		if (after)
+			after(context);
+		return 0;
+	}
+	round = malloc(sizeof(*round));
 	if (!round)
 		return -ENOMEM;
 	*round = (struct round){.left = r->worker_count, .job = job, .after = after, .context = context};
@@ -118,7 +159,10 @@ static void stop_one(struct worker *w, void *context)
 
 void relay_stop(struct relay *r)
 {
-	relay_each_worker(r, stop_one, NULL, NULL);
+	/* Not as a round: a worker may have ended by itself, and takes its message no more. */
+	for (unsigned i = 0; i < r->worker_count; i++)
+		if (worker_post(r->workers[i], stop_one, NULL) < 0)
+			abort();
 	for (unsigned i = 0; i < r->worker_count; i++)
 		pthread_join(r->workers[i]->thread, NULL);
 }
@@ -130,6 +174,8 @@ void relay_done(struct relay *r)
 	r->worker_count = 0;
 	prepared_map_free(r->prepared);
 	topology_store_free(r->topology);
+	retirement_free(r->retirement);
+	r->retirement = NULL;
 }
 
 struct new_course {

@@ -32,12 +32,14 @@ static inline const char *side_name(enum side s)
 
 #define RELAY_WORKERS_MAX 16
 #define RELAY_NODES_MAX 64
+#define RELAY_LISTENERS_MAX (RELAY_WORKERS_MAX * 3)
 
 struct intercept;
 struct worker;
 struct tap_ops;
 struct prepared_map;
 struct topology_store;
+struct retirement;
 
 /* A cluster as configured: where to dial, who to be there. Strings are borrowed for the life of the relay. */
 struct cluster {
@@ -53,6 +55,13 @@ struct course {
 	bool frozen;         /* topology answers stay as the origin gave them */
 	bool warm;           /* sessions open the other side in advance: a switch is near */
 	bool finished;       /* the origin is left for good: its connections close after a grace period */
+};
+
+/* A listening socket on its way from one agent to the next. */
+struct relay_listener {
+	int fd;
+	struct addr address;
+	bool intercepted;
 };
 
 struct relay_options {
@@ -72,6 +81,9 @@ struct relay_options {
 	enum { RELAY_DDL_MIRROR, RELAY_DDL_REFUSE, RELAY_DDL_IGNORE } ddl;
 	uint32_t mark;                 /* SO_MARK for dials, 0 = none */
 	const char *state_directory;   /* "" = nothing is kept */
+	/* Sockets of the agent before this one, with what waits in their queues. relay_start takes those whose address is listened on. */
+	struct relay_listener inherited[RELAY_LISTENERS_MAX];
+	unsigned inherited_count;
 };
 
 struct relay {
@@ -84,6 +96,7 @@ struct relay {
 	struct topology_store *topology;
 	const struct tap_ops *tap;
 	void *mirror;                /* the tap's shared state */
+	struct retirement *retirement; /* NULL = nothing is being retired; retire.c */
 	struct worker *workers[RELAY_WORKERS_MAX];
 	unsigned worker_count;
 };
@@ -97,6 +110,16 @@ int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct
 /* Workers begin to accept connections. */
 void relay_serve(struct relay *r);
 
+/* The workers' listening sockets (borrowed: they stay the workers'). Their number. Main thread, before relay_retire and relay_stop. */
+unsigned relay_listeners(const struct relay *r, struct relay_listener ret[RELAY_LISTENERS_MAX]);
+
+/*
+ * Another agent accepts now: what is in the queues is still taken, then the listeners are closed. Sessions are closed while they are idle,
+ * RETIRE_A_SECOND of them a second, or as many more as it takes to be through in `drain_ms`; at its end as relay_stop does. Node after
+ * node: a driver that loses its connection to one takes it for down, and goes on with the others. 0 or −ENOMEM. Main thread, once.
+ */
+int relay_retire(struct relay *r, unsigned drain_ms);
+
 /* No new connections; sessions end as soon as nothing is in flight, at the latest after options.stop_ms. Blocks until all threads ended. */
 void relay_stop(struct relay *r);
 
@@ -107,7 +130,8 @@ void relay_keep(struct relay *r);
 void relay_done(struct relay *r);
 
 /*
- * Runs `job` once on each worker's thread. When the last one has run, `after` (may be NULL) is called on the thread that ran last.
+ * Runs `job` once on each worker's thread. When the last one has run, `after` (may be NULL) is called on the thread that ran last; at once
+ * where there are no workers.
  * `context` is shared by all. Main thread only.
  */
 int relay_each_worker(struct relay *r, void (*job)(struct worker *w, void *context), void (*after)(void *context),

@@ -15,24 +15,14 @@
 #include "base/log.h"
 #include "cql/request.h"
 #include "cql/response.h"
-#include "cql/segment.h"
+#include "relay/envelope.h"
 #include "relay/session.h"
 
 #define REPLAY_STREAM 0
 
 static void send_envelope(struct upstream *u, const uint8_t *envelope, size_t size)
 {
-	bool lz4 = u->session->compression == COMPRESSION_LZ4;
-	uint8_t header[SEGMENT_HEADER_LZ4], trailer[SEGMENT_TRAILER];
-	struct iovec iov[3] = {{header, 0}, {(void *)envelope, size}, {trailer, sizeof(trailer)}};
-
-	if (!u->segments) {
-		conn_send(&u->conn, &iov[1], 1);
-		return;
-	}
-	iov[0].iov_len = segment_header_write(header, lz4, (uint32_t)size, true);
-	segment_trailer_write(trailer, segment_crc32(envelope, size));
-	conn_send(&u->conn, iov, 3);
+	envelope_send(&u->conn, u->segments, u->session->compression == COMPRESSION_LZ4, envelope, size);
 }
 
 static void send_body(struct upstream *u, uint8_t opcode, const struct span_owned *body)

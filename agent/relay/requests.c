@@ -17,6 +17,7 @@
 #include "cql/request.h"
 #include "cql/response.h"
 #include "relay/analyse.h"
+#include "relay/instants.h"
 #include "relay/paging.h"
 #include "relay/requests_priv.h"
 #include "relay/route.h"
@@ -229,22 +230,42 @@ static bool answer_topology(struct session *s, int16_t stream, const struct topo
 	return envelope != NULL;
 }
 
+/* What has to be known when the answer comes. `changed`: the changed text, with which the client's envelope has to wait. */
+static struct pending_prepare *pend_prepare(struct session *s, const struct request *r, struct span changed, struct span envelope)
+{
+	struct pending_prepare *p;
+
+	if (!changed.size)
+		envelope = span_of(NULL, 0);
+	p = malloc(sizeof(*p) + r->text.size + changed.size + envelope.size);
+	if (!p)
+		return NULL;
+	*p = (struct pending_prepare){.first = changed.size != 0, .size = r->text.size, .changed_size = changed.size,
+				      .envelope_size = envelope.size};
+	memcpy(p->text, r->text.data, r->text.size);
+	if (changed.size) {
+		memcpy(p->text + p->size, changed.data, changed.size);
+		memcpy(p->text + p->size + p->changed_size, envelope.data, envelope.size);
+	}
+	snprintf(p->keyspace, sizeof(p->keyspace), "%.*s",
+		 r->prepare_keyspace.size ? (int)r->prepare_keyspace.size : (int)strlen(s->keyspace),
+		 r->prepare_keyspace.size ? (const char *)r->prepare_keyspace.data : s->keyspace);
+	return p;
+}
+
 static enum verdict prepare(struct session *s, const struct frame_header *h, const struct analysis *a,
 			    const uint8_t *envelope, size_t size, enum side side)
 {
-	const struct request *r = &a->request;
-	struct pending_prepare *p = malloc(sizeof(*p) + r->text.size);
+	struct span changed = {0};
+	const uint8_t *body = NULL;
+	ssize_t n = s->worker->course.mirroring ? instants_prepare(s, a, &body, &changed) : 0;
+	struct pending_prepare *p = n < 0 ? NULL : pend_prepare(s, &a->request, changed, span_of(envelope, size));
 	struct inflight *e;
 
 	if (!p) {
 		session_close(s, CLOSE_MEMORY);
 		return ENDED;
 	}
-	p->size = r->text.size;
-	memcpy(p->text, r->text.data, r->text.size);
-	snprintf(p->keyspace, sizeof(p->keyspace), "%.*s",
-		 r->prepare_keyspace.size ? (int)r->prepare_keyspace.size : (int)strlen(s->keyspace),
-		 r->prepare_keyspace.size ? (const char *)r->prepare_keyspace.data : s->keyspace);
 	e = register_request(s, h->stream, REQUEST_PREPARE, side);
 	if (!e) {
 		free(p);
@@ -252,7 +273,14 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 	}
 	e->prepare = p;
 	metric_add(s->worker->metrics, METRIC_REQUESTS_PREPARE, 1);
-	emit_plain(s, side, envelope, size);
+	if (n > 0) {
+		struct frame_header own = *h;
+
+		own.flags &= (uint8_t)~FRAME_TRACING; /* the client's own is traced */
+		route_emit_body(s, side, &own, span_of(body, (size_t)n));
+	} else {
+		emit_plain(s, side, envelope, size);
+	}
 	return GONE_ON;
 }
 
@@ -271,7 +299,38 @@ static uint16_t tables_cell(struct session *s, const struct analysis *a)
 	return gap_cell(s->worker->gap, a->statement, keyspace);
 }
 
-/* A write while mirroring: the mirror hears of it before the cluster does. */
+/* Timestamps that the client left to the coordinator are the same on both sides. What decides by Paxos or counts has none to share. */
+static bool wants_timestamp(const struct analysis *a)
+{
+	return !(a->request.params.flags & QUERY_TIMESTAMP) && a->statement->kind != STATEMENT_SCHEMA &&
+	       a->statement->kind != STATEMENT_TRUNCATE && a->unmirrored != UNMIRRORED_LWT && a->unmirrored != UNMIRRORED_COUNTER;
+}
+
+/* The mirror hears of a write before the cluster does. 0 with the edits that it needs, −EAGAIN: it has to wait. */
+static int tell_mirror(struct session *s, struct analysis *a, enum side side, struct edit *edits, unsigned *edit_count,
+		       struct record **record, bool *mirrored)
+{
+	struct worker *w = s->worker;
+	struct tap_write write = {.way = a->unmirrored, .request = &a->request, .statement = a->statement, .slot = a->slot,
+				  .keyspace = s->keyspace, .primary = side};
+	int r;
+
+	*mirrored = w->course.mirroring && w->tap && a->unmirrored != UNMIRRORED_POLICY;
+	if (!*mirrored)
+		return 0;
+	if (wants_timestamp(a)) {
+		write.pinned = true;
+		write.timestamp = worker_timestamp(w);
+		*edit_count = request_pin_timestamp(&a->request, write.timestamp, edits);
+	}
+	r = w->relay->tap->intent(w->tap, &write, record);
+	if (r == -ENOTSUP) {
+		*mirrored = false;
+		*edit_count = 0;
+	}
+	return r == -EAGAIN ? r : 0;
+}
+
 static enum verdict write_request(struct session *s, const struct frame_header *h, struct analysis *a,
 				  const uint8_t *envelope, size_t size, enum side side)
 {
@@ -279,7 +338,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	struct record *record = NULL;
 	struct edit edits[REQUEST_EDITS_MAX];
 	unsigned edit_count = 0;
-	bool mirrored = w->course.mirroring && w->tap && a->unmirrored == MIRRORABLE;
+	bool mirrored;
 	struct inflight *e;
 
 	if (w->course.mirroring && a->statement->kind == STATEMENT_SCHEMA) {
@@ -288,27 +347,12 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 			return request_refuse(s, h->stream, CQL_INVALID,
 				      "cqlferry: schema changes are refused while a migration runs (setting ddl: refuse)");
 		}
-		if (w->relay->options.ddl == RELAY_DDL_IGNORE) {
+		if (w->relay->options.ddl == RELAY_DDL_IGNORE)
 			a->unmirrored = UNMIRRORED_POLICY;
-			mirrored = false;
-		}
 	}
-	if (mirrored) {
-		struct tap_write write = {.request = &a->request, .statement = a->statement, .slot = a->slot,
-					  .way = a->unmirrored, .keyspace = s->keyspace, .primary = side};
-		int r;
-
-		if (!(a->request.params.flags & QUERY_TIMESTAMP) && a->statement->kind != STATEMENT_SCHEMA &&
-		    a->statement->kind != STATEMENT_TRUNCATE) {
-			write.pinned = true;
-			write.timestamp = worker_timestamp(w);
-			edit_count = request_pin_timestamp(&a->request, write.timestamp, edits);
-		}
-		r = w->relay->tap->intent(w->tap, &write, &record);
-		if (r == -EAGAIN) {
-			s->stalled = true;
-			return STALLED;
-		}
+	if (tell_mirror(s, a, side, edits, &edit_count, &record, &mirrored) < 0) {
+		s->stalled = true;
+		return STALLED;
 	}
 	e = register_request(s, h->stream, REQUEST_WRITE, side);
 	if (!e) {
@@ -317,11 +361,12 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 		return ENDED;
 	}
 	e->record = record;
+	e->conditional = statement_changes_rows(a->statement) && a->statement->flags & STATEMENT_CONDITIONAL;
 	e->unmirrored = (uint8_t)(w->course.mirroring && !mirrored ? a->unmirrored : MIRRORABLE);
 	if (e->unmirrored)
 		e->gap = tables_cell(s, a);
-	if (a->slot)
-		e->slot = prepared_use(a->slot);
+	if (a->asked)
+		e->slot = prepared_use(a->asked);
 	metric_add(w->metrics, METRIC_REQUESTS_WRITE, 1);
 	if (record) {
 		uint64_t pending = w->relay->tap->pending(w->tap);
@@ -329,7 +374,9 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 		if (pending)
 			upstream_cork(&s->up[side], pending);
 	}
-	route_emit(s, side, h, a, envelope, size, edits, edit_count);
+	if (a->changed)
+		metric_add(w->metrics, METRIC_FUNCTIONS_REPLACED, 1);
+	route_emit(s, side, h, a, envelope, size, edits, edit_count, &e->ids);
 	return GONE_ON;
 }
 
@@ -362,16 +409,19 @@ static enum verdict read_request(struct session *s, const struct frame_header *h
 	if (question)
 		e->topology = question;
 	e->paged = (a->request.params.flags & QUERY_PAGE_SIZE) != 0;
-	if (a->slot)
-		e->slot = prepared_use(a->slot);
+	if (a->asked)
+		e->slot = prepared_use(a->asked);
 	metric_add(w->metrics, METRIC_REQUESTS_READ, 1);
-	route_emit(s, side, h, a, envelope, size, NULL, 0);
+	route_emit(s, side, h, a, envelope, size, NULL, 0, &e->ids);
 	return GONE_ON;
 }
 
 /* Which cluster answers: the primary, but a page sequence ends where it began, and the frozen topology is the origin's. */
 static enum side choose_side(const struct session *s, const struct analysis *a)
 {
+	/* A write has no pages, whatever its flags say. */
+	if (statement_writes(a->statement) && !a->unknown_id.size)
+		return s->primary;
 	if (a->request.params.flags & QUERY_PAGING_STATE)
 		return paging_is_target(a->request.params.paging_state) ? TARGET : ORIGIN;
 	if (a->topology != TOPOLOGY_NONE && s->worker->course.frozen)
@@ -399,6 +449,13 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 			return refuse_unprepared(s, h->stream, a.unknown_id);
 	}
 	side = choose_side(s, &a);
+	/* The session's keyspace has changed: that connection is bound to it anew as soon as it is quiet. */
+	if (s->up[side].rebind) {
+		if (s->up[side].inflight == 0)
+			upstream_close(&s->up[side]);
+		s->stalled = true;
+		return STALLED;
+	}
 	if (s->up[side].state != UP_READY) {
 		/* Tried for this request already: it is told, and the next one tries again. */
 		bool failed = side != s->primary && s->up[side].failed;
@@ -413,8 +470,8 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 		s->stalled = true;
 		return STALLED;
 	}
-	if (a.slot && !a.unknown_id.size && !route_known(&a, side))
-		return refuse_unprepared(s, h->stream, a.request.id);
+	if (a.slot && !route_known(&a, side))
+		return refuse_unprepared(s, h->stream, prepared_slot_id(a.asked));
 	if (h->opcode == OP_PREPARE)
 		return prepare(s, h, &a, envelope, size, side);
 	if (statement_writes(a.statement) && !a.unknown_id.size)

@@ -2,280 +2,19 @@
 /*
  * A cluster's bytes → answers → the client.
  *
- *   header ─▶ whose answer is it? ─▶ how much of the body must be seen? ─▶ learn (outcome, prepared id, keyspace, topology)
- *                                    nothing: it streams                 ─▶ emit, changed where it must be
+ *   header ─▶ whose answer is it? ─▶ how much of the body must be seen? ─▶ answer_judge (answer.c) ─▶ emit, changed where it must be
+ *                                    nothing: it streams
  *
- * Most answers are never looked into: their bytes go on as they come, however large they are. What must be seen is a few
- * bytes of a page's head, the code of an error to a write, and the whole of a PREPARED.
+ * Most answers are never looked into: their bytes go on as they come, however large they are.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "cql/compress.h"
-#include "cql/request.h"
-#include "cql/response.h"
 #include "cql/segment.h"
-#include "relay/analyse.h"
-#include "relay/paging.h"
+#include "relay/answer.h"
 #include "relay/session.h"
-#include "relay/tap.h"
-#include "relay/topology.h"
-
-#define WHOLE_MAX (16u << 20)      /* larger answers stream, whatever they are; none that matters is so large */
-#define PAGE_HEAD_MAX (64u << 10)  /* a page's head: flags, count, paging state */
-
-/* What has to be done with one answer. */
-struct answer {
-	struct upstream *u;
-	struct frame_header h;
-	struct inflight *e;   /* NULL: an event, or nobody's */
-	struct span body;     /* as far as it is there; plain */
-	bool compressed;      /* body was decompressed: what goes on is the received bytes, unless changed */
-	bool drop;            /* not for the client */
-	bool changed;
-	size_t change_at, change_remove;
-	uint8_t insert[4 + PAGING_TAG_SIZE + 2 + PREPARED_ID_MAX];
-	size_t insert_size;
-};
-
-/* Whether an answer has to be looked into at all. Its body may be empty (READY). */
-static bool interesting(const struct upstream *u, const struct frame_header *h, const struct inflight *e)
-{
-	if (u->state == UP_REPLAY || h->opcode == OP_EVENT)
-		return true;
-	if (!e)
-		return false;
-	switch (e->kind) {
-	case REQUEST_WRITE:
-		return h->opcode == OP_ERROR;
-	case REQUEST_PREPARE:
-	case REQUEST_USE:
-	case REQUEST_TOPOLOGY:
-	case REQUEST_STARTUP:
-	case REQUEST_AUTH:
-		return true;
-	default:
-		return (h->opcode == OP_ERROR && e->slot) || (h->opcode == OP_RESULT && e->paged && u->side == TARGET);
-	}
-}
-
-/* How many bytes of the body must be there before an interesting answer can be judged. */
-static size_t needed(const struct frame_header *h, const struct inflight *e)
-{
-	/* Of a page only the head matters, and pages are large. */
-	if (h->opcode == OP_RESULT && e && e->kind <= REQUEST_WRITE && !(h->flags & FRAME_COMPRESSED))
-		return h->length < PAGE_HEAD_MAX ? h->length : PAGE_HEAD_MAX;
-	return h->length <= WHOLE_MAX ? h->length : 0;
-}
-
-void session_unmirrored(struct session *s, struct inflight *e)
-{
-	static const enum metric metric[] = {
-		[UNMIRRORED_LWT] = METRIC_UNMIRRORED_LWT,
-		[UNMIRRORED_COUNTER] = METRIC_UNMIRRORED_COUNTER,
-		[UNMIRRORED_LIST] = METRIC_UNMIRRORED_LIST,
-		[UNMIRRORED_FUNCTION] = METRIC_UNMIRRORED_FUNCTION,
-		[UNMIRRORED_UNCLASSIFIED] = METRIC_UNMIRRORED_UNCLASSIFIED,
-		[UNMIRRORED_POLICY] = METRIC_UNMIRRORED_POLICY,
-	};
-
-	if (e->unmirrored == MIRRORABLE)
-		return;
-	metric_add(s->worker->metrics, metric[e->unmirrored], 1);
-	gap_note(s->worker->gap, gap_cause_of(e->unmirrored), side_other(e->side), e->gap,
-		 e->sent_ns ? (int64_t)(clock_now_ns() - e->sent_ns) / 1000 : 0);
-	e->unmirrored = MIRRORABLE;
-}
-
-/* Applied, refused, or unknown. */
-static void write_answered(struct session *s, struct answer *a, struct span body)
-{
-	struct inflight *e = a->e;
-	struct worker *w = s->worker;
-	enum write_outcome outcome = WRITE_APPLIED;
-
-	if (a->h.opcode == OP_ERROR) {
-		struct response_error error;
-
-		outcome = response_error_parse(body, &error) == 0 ? error_write_outcome(error.code) : WRITE_UNKNOWN;
-	} else if (a->h.opcode != OP_RESULT) {
-		outcome = WRITE_UNKNOWN;
-	}
-	histogram_record(w->metrics, HISTOGRAM_ORIGIN_WRITE, (w->turn_ns - e->sent_ns) / 1000);
-	if (e->record) {
-		w->relay->tap->outcome(w->tap, e->record, outcome);
-		e->record = NULL;
-	} else if (outcome == WRITE_APPLIED || outcome == WRITE_UNKNOWN) {
-		session_unmirrored(s, e);
-	}
-	e->unmirrored = MIRRORABLE;
-}
-
-static void prepare_answered(struct session *s, const struct answer *a, struct span body)
-{
-	struct prepared_result result;
-	const struct pending_prepare *p = a->e->prepare;
-
-	if (a->h.opcode != OP_RESULT || result_prepared_parse(s->version, body, &result) < 0)
-		return;
-	prepared_map_learn(s->worker->relay->prepared, a->u->side, s->version, span_of(p->text, p->size), p->keyspace,
-			   &result);
-}
-
-/* The client must hear of the id that it sent, not of this side's. */
-static void translate_unprepared(struct answer *a, struct span body)
-{
-	const struct prepared_remote *r = prepared_on(a->e->slot->prepared, a->u->side);
-	struct span asked = prepared_slot_id(a->e->slot);
-	struct response_error error;
-
-	if (!r || response_error_parse(body, &error) < 0 || error.code != CQL_UNPREPARED)
-		return;
-	if (!span_equal(error.unprepared_id, span_of(r->id, r->id_size)) || span_equal(error.unprepared_id, asked))
-		return;
-	a->changed = true;
-	a->change_at = (size_t)(error.unprepared_id.data - a->body.data) - 2;
-	a->change_remove = 2 + error.unprepared_id.size;
-	a->insert[0] = 0;
-	a->insert[1] = (uint8_t)asked.size;
-	memcpy(a->insert + 2, asked.data, asked.size);
-	a->insert_size = 2u + asked.size;
-}
-
-/* Pages of the target carry the tag that brings the next request back to it. 1 = more bytes are needed. */
-static int tag_page(struct session *s, struct answer *a, struct span body, size_t skipped)
-{
-	struct rows_head head;
-	uint32_t size;
-	int r;
-
-	if (result_kind(body) != RESULT_ROWS)
-		return 0;
-	r = rows_head_parse(s->version, body, &head);
-	if (r == CQL_INCOMPLETE)
-		return a->body.size < a->h.length ? 1 : 0;
-	if (r < 0 || !(head.flags & ROWS_MORE_PAGES) || head.paging_state.data == NULL)
-		return 0;
-	size = (uint32_t)head.paging_state.size + PAGING_TAG_SIZE;
-	a->changed = true;
-	a->change_at = skipped + head.paging_at;
-	a->change_remove = 4;
-	a->insert[0] = (uint8_t)(size >> 24);
-	a->insert[1] = (uint8_t)(size >> 16);
-	a->insert[2] = (uint8_t)(size >> 8);
-	a->insert[3] = (uint8_t)size;
-	memcpy(a->insert + 4, PAGING_TAG, PAGING_TAG_SIZE);
-	a->insert_size = 4 + PAGING_TAG_SIZE;
-	return 0;
-}
-
-/* Before cutover the origin's events, afterwards the target's: all, or schema changes only while the topology is frozen. */
-static bool event_passes(const struct session *s, const struct upstream *u, struct span body)
-{
-	static const uint8_t schema[] = {0, 13, 'S', 'C', 'H', 'E', 'M', 'A', '_', 'C', 'H', 'A', 'N', 'G', 'E'};
-	const struct course *course = &s->worker->course;
-
-	if (u->side != s->primary)
-		return false;
-	if (u->side == ORIGIN || course->finished || !course->frozen)
-		return true;
-	return body.size >= sizeof(schema) && memcmp(body.data, schema, sizeof(schema)) == 0;
-}
-
-static void handshake_answered(struct session *s, const struct answer *a)
-{
-	if (s->state == SESSION_HANDSHAKE) /* STARTUP, or a statement right behind AUTH_RESPONSE */
-		s->stalled = false;
-	/* An answer to an AUTH_RESPONSE that came too late, or to an orphan's, changes nothing. */
-	if (s->state == SESSION_HANDSHAKE && (a->h.opcode == OP_READY || a->h.opcode == OP_AUTH_SUCCESS))
-		session_set_state(s, SESSION_OPEN);
-}
-
-static void keyspace_answered(struct session *s, const struct answer *a, struct span body)
-{
-	struct span name;
-	enum side other = side_other(a->u->side);
-
-	if (a->h.opcode != OP_RESULT || result_kind(body) != RESULT_SET_KEYSPACE || result_set_keyspace(body, &name) < 0)
-		return;
-	snprintf(s->keyspace, sizeof(s->keyspace), "%.*s", (int)name.size, (const char *)name.data);
-	/* The other side follows when it is opened again. */
-	if (s->up[other].state != UP_ABSENT && s->up[other].inflight == 0)
-		upstream_close(&s->up[other]);
-}
-
-/* Looks at one answer. 0, 1 = more of the body is needed, CQL_MALFORMED. */
-static int judge(struct answer *a)
-{
-	struct upstream *u = a->u;
-	struct session *s = u->session;
-	struct span body = a->body;
-	int64_t skipped = 0;
-
-	if (a->h.opcode == OP_EVENT) {
-		a->drop = u->state == UP_REPLAY || !event_passes(s, u, body);
-		return 0;
-	}
-	if (u->state == UP_REPLAY) {
-		a->drop = true;
-		return replay_answer(u, a->h.opcode, a->h.flags, body) < 0 ? -EACCES : 0;
-	}
-	/* READY that nobody of the client's waits for: the agent's own REGISTER. */
-	if (a->h.opcode == OP_READY && (!a->e || (a->e->kind != REQUEST_STARTUP && a->e->kind != REQUEST_REGISTER))) {
-		a->drop = true;
-		a->e = NULL;
-		return 0;
-	}
-	/* Nobody's answer: the client may wait for another one under that id. Errors before the handshake's end have stream 0. */
-	if (!a->e && (a->h.opcode != OP_ERROR || u->side != s->primary)) {
-		a->drop = true;
-		return 0;
-	}
-	if (!interesting(u, &a->h, a->e)) {
-		if (a->e && a->e->kind == REQUEST_WRITE)
-			write_answered(s, a, span_of(NULL, 0));
-		return 0;
-	}
-	/* Too large to be looked into: none that matters is. */
-	if (a->h.length > 0 && a->body.size == 0)
-		return 0;
-	skipped = response_prefix(a->h.flags, body);
-	if (skipped == CQL_INCOMPLETE)
-		return body.size < a->h.length ? 1 : CQL_MALFORMED;
-	if (skipped < 0)
-		return CQL_MALFORMED;
-	body = span_of(body.data + skipped, body.size - (size_t)skipped);
-	switch (a->e->kind) {
-	case REQUEST_WRITE:
-		write_answered(s, a, body);
-		break;
-	case REQUEST_PREPARE:
-		prepare_answered(s, a, body);
-		break;
-	case REQUEST_USE:
-		keyspace_answered(s, a, body);
-		break;
-	case REQUEST_TOPOLOGY:
-		if (a->h.opcode == OP_RESULT && u->side == ORIGIN && !(a->h.flags & ~FRAME_COMPRESSED) &&
-		    (a->compressed || a->body.size == a->h.length))
-			topology_store_put(s->worker->relay->topology, a->e->topology, a->body);
-		break;
-	case REQUEST_STARTUP:
-	case REQUEST_AUTH:
-		handshake_answered(s, a);
-		break;
-	default:
-		if (a->h.opcode == OP_RESULT)
-			return tag_page(s, a, body, (size_t)skipped);
-		break;
-	}
-	if (a->h.opcode == OP_ERROR && a->e->slot)
-		translate_unprepared(a, body);
-	return 0;
-}
 
 /* The body's last byte has gone on: the request is over. */
 static void body_over(struct upstream *u)
@@ -334,7 +73,7 @@ static void emit_answer_start(struct answer *a, const uint8_t *received, size_t 
 static int decompress(struct answer *a)
 {
 	struct session *s = a->u->session;
-	int64_t plain = body_plain_size(s->compression, a->body, WHOLE_MAX * 4);
+	int64_t plain = body_plain_size(s->compression, a->body, ANSWER_WHOLE_MAX * 4);
 	uint8_t *to = plain >= 0 ? worker_plain(s->worker, (size_t)plain) : NULL;
 
 	if (!to || body_decompress(s->compression, a->body, to, (size_t)plain) < 0)
@@ -382,7 +121,7 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 		u->blocked = true;
 		return 0;
 	}
-	need = interesting(u, &a.h, a.e) ? needed(&a.h, a.e) : 0;
+	need = answer_interesting(u, &a.h, a.e) ? answer_needed(&a.h, a.e) : 0;
 	*ret_want = FRAME_HEADER_SIZE + need;
 	if (size < *ret_want)
 		return 0;
@@ -391,7 +130,7 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 	if (need && (a.h.flags & FRAME_COMPRESSED) && s->version < 5 && a.h.length && decompress(&a) < 0)
 		return CQL_MALFORMED;
 	startup = a.e && a.e->kind == REQUEST_STARTUP && (a.h.opcode == OP_READY || a.h.opcode == OP_AUTHENTICATE);
-	r = judge(&a);
+	r = answer_judge(&a);
 	if (r == 1) {
 		*ret_want = FRAME_HEADER_SIZE + a.h.length;
 		return 0;
@@ -411,7 +150,7 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 	if (s->state == SESSION_CLOSING)
 		return (ssize_t)size;
 	u->passing_stream = a.h.stream;
-	u->ends_request = a.e != NULL;
+	u->ends_request = a.e != NULL && !a.continues;
 	u->discard = a.drop || !s->client_live || s->state == SESSION_ORPHAN;
 	if (u->discard) {
 		session_emit(s, EMIT_CLIENT)->touched = true;

@@ -6,6 +6,7 @@
 
 #include "cql/response.h"
 #include "relay/paging.h"
+#include "relay/tap.h"
 
 /* At `at`, `remove` bytes of the body give way to `insert`. */
 struct change {
@@ -13,6 +14,9 @@ struct change {
 	struct span insert;
 };
 #define CHANGES_MAX (REQUEST_EDITS_MAX + 4)
+
+/* A body in scratch is copied up to this size, so that what was gathered before need not leave early for its sake. */
+#define BRIEF_MAX 4096u
 
 bool route_known(const struct analysis *a, enum side side)
 {
@@ -94,39 +98,77 @@ static bool child_on_side(void *context, struct span id, struct span *ret)
 	return true;
 }
 
-/* 1 = some child's id is another one on that side, 0 = all are the same, −1 = one is unknown there. */
-static int batch_differs(struct session *s, const struct analysis *a, enum side side, struct span *ret_unknown)
+/* Whether some child's id is another one on that side. *ids gets what the client calls those that are not sent under that id. */
+static bool batch_differs(struct session *s, const struct analysis *a, enum side side, struct batch_ids **ids)
 {
-	struct span cursor = a->request.batch_children;
-	struct batch_child child;
-	int differs = 0;
+	struct span cursor = a->request.batch_children, asked_cursor = a->asked_children;
+	struct batch_child child, asked;
+	bool differs = false;
 
-	while (batch_next(a->request.version, &cursor, &child) > 0) {
+	while (batch_next(a->request.version, &cursor, &child) > 0 && batch_next(a->request.version, &asked_cursor, &asked) > 0) {
 		void *context[2] = {s, &side};
 		struct span id;
 
-		if (!child.prepared)
+		if (!child.prepared || !child_on_side(context, child.text, &id))
 			continue;
-		if (!child_on_side(context, child.text, &id)) {
-			*ret_unknown = child.text;
-			return -1;
-		}
-		if (!span_equal(id, child.text))
-			differs = 1;
+		differs |= !span_equal(id, child.text);
+		if (!span_equal(id, asked.text))
+			batch_ids_add(ids, asked.text, id);
 	}
 	return differs;
+}
+
+/* `brief`: the body is valid only until this returns. */
+static void emit_changed(struct session *s, enum side side, const struct frame_header *h, struct span body, bool brief,
+			 const struct change *changes, unsigned count)
+{
+	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
+	struct frame_header own = *h;
+	uint8_t header[FRAME_HEADER_SIZE];
+	size_t at = 0, size = body.size;
+	bool copy = brief && body.size <= BRIEF_MAX;
+
+	for (unsigned i = 0; i < count; i++)
+		size = size - changes[i].remove + changes[i].insert.size;
+	own.flags &= (uint8_t)~FRAME_COMPRESSED;
+	own.length = (uint32_t)size;
+	frame_header_write(header, &own);
+	emit_envelope_begin(e, size + sizeof(header), true);
+	emit_copy(e, header, sizeof(header));
+	for (unsigned i = 0; i <= count; i++) {
+		size_t to = i < count ? changes[i].at : body.size;
+
+		(copy ? emit_copy : emit_bytes)(e, body.data + at, to - at);
+		if (i == count)
+			break;
+		emit_copy(e, changes[i].insert.data, changes[i].insert.size);
+		at = to + changes[i].remove;
+	}
+	if (!brief || copy) {
+		emit_envelope_end(e);
+		return;
+	}
+	if (e->segments)
+		emit_segment(e, span_of(NULL, 0), 0, true);
+	e->touched = e->segments;
+	emit_flush(e);
+}
+
+void route_emit_body(struct session *s, enum side side, const struct frame_header *h, struct span body)
+{
+	emit_changed(s, side, h, body, /* brief= */ true, NULL, 0);
 }
 
 /* A BATCH whose children have other ids over there is written anew. Rare: ids differ only between unlike versions. */
 static void emit_batch(struct session *s, enum side side, const struct frame_header *h, struct analysis *a,
 		       const struct edit *edits, unsigned edit_count)
 {
-	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
 	void *context[2] = {s, &side};
 	size_t capacity = request_encode_bound(&a->request);
 	uint8_t *envelope = malloc(capacity);
 	struct request_target t = {.version = s->version, .stream = h->stream, .consistency = -1, .child_id = child_on_side,
 				   .context = context};
+	struct frame_header own;
 	ssize_t n;
 
 	if (edit_count) {
@@ -140,75 +182,42 @@ static void emit_batch(struct session *s, enum side side, const struct frame_hea
 		t.timestamp = (int64_t)v;
 	}
 	n = envelope ? request_encode(&a->request, &t, envelope, capacity) : -1;
-	if (n < 0) {
+	if (n < 0 || frame_header_read(envelope, (size_t)n, &own) < 0) {
 		free(envelope);
 		session_close(s, CLOSE_MEMORY);
 		return;
 	}
-	emit_envelope_begin(e, (size_t)n, true);
-	emit_bytes(e, envelope, (size_t)n);
-	if (e->segments)
-		emit_segment(e, span_of(NULL, 0), 0, true);
-	e->touched = true;
-	emit_flush(e);
+	route_emit_body(s, side, &own, span_of(envelope + FRAME_HEADER_SIZE, (size_t)n - FRAME_HEADER_SIZE));
 	free(envelope);
 }
 
-static void emit_changed(struct session *s, enum side side, const struct frame_header *h, struct span body,
-			 const struct change *changes, unsigned count)
-{
-	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
-	struct frame_header own = *h;
-	uint8_t header[FRAME_HEADER_SIZE];
-	size_t at = 0, size = body.size;
-
-	for (unsigned i = 0; i < count; i++)
-		size = size - changes[i].remove + changes[i].insert.size;
-	own.flags &= (uint8_t)~FRAME_COMPRESSED;
-	own.length = (uint32_t)size;
-	frame_header_write(header, &own);
-	emit_envelope_begin(e, size + sizeof(header), true);
-	emit_copy(e, header, sizeof(header));
-	for (unsigned i = 0; i < count; i++) {
-		emit_bytes(e, body.data + at, changes[i].at - at);
-		emit_copy(e, changes[i].insert.data, changes[i].insert.size);
-		at = changes[i].at + changes[i].remove;
-	}
-	emit_bytes(e, body.data + at, body.size - at);
-	emit_envelope_end(e);
-}
-
 void route_emit(struct session *s, enum side side, const struct frame_header *h, struct analysis *a, const uint8_t *envelope,
-		size_t size, const struct edit *edits, unsigned edit_count)
+		size_t size, const struct edit *edits, unsigned edit_count, struct batch_ids **ids)
 {
 	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
 	struct change changes[CHANGES_MAX];
-	uint8_t ids[2 * (2 + PREPARED_ID_MAX)], paging[4], flags[1];
+	uint8_t room[2 * (2 + PREPARED_ID_MAX)], paging[4], flags[1];
 	unsigned n = 0;
 
-	if (h->opcode == OP_BATCH && (side != ORIGIN || s->worker->course.mirroring)) {
-		struct span unknown;
-
-		if (batch_differs(s, a, side, &unknown) > 0) {
-			emit_batch(s, side, h, a, edits, edit_count);
-			return;
-		}
+	if (h->opcode == OP_BATCH && (side != ORIGIN || s->worker->course.mirroring) && batch_differs(s, a, side, ids)) {
+		emit_batch(s, side, h, a, edits, edit_count);
+		return;
 	}
 	if (a->slot && prepared_on(a->slot->prepared, side))
-		n += change_ids(a, side, changes, ids);
+		n += change_ids(a, side, changes, room);
 	/* In the order of the body: ids, flags, paging state, timestamp. A request has a page or is pinned, never both. */
 	if (edit_count == 0)
 		n += change_skip(a, &changes[n], flags);
 	for (unsigned i = 0; i < edit_count; i++)
 		changes[n++] = (struct change){edits[i].at, edits[i].remove, span_of(edits[i].insert, edits[i].size)};
 	n += change_paging(a, &changes[n], paging);
-	if (n == 0) {
+	if (n == 0 && !a->changed) {
 		emit_envelope_begin(e, size, false);
 		emit_bytes(e, envelope, size);
 		emit_envelope_end(e);
 		return;
 	}
-	emit_changed(s, side, h, a->request.body, changes, n);
-	if (a->compressed)
-		emit_flush(e); /* the plain body lies in scratch that the next request uses */
+	struct frame_header own = *h;
+	own.opcode = a->request.opcode; /* an EXECUTE may have become a QUERY */
+	emit_changed(s, side, &own, a->request.body, a->compressed || a->changed, changes, n);
 }

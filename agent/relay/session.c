@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "cql/response.h"
-#include "cql/segment.h"
+#include "relay/batch_ids.h"
+#include "relay/envelope.h"
 #include "relay/tap.h"
 #include "relay/topology.h"
 
@@ -36,6 +37,7 @@ static const enum metric close_metric[] = {
 	[CLOSE_PROTOCOL] = METRIC_SESSIONS_CLOSED_PROTOCOL, [CLOSE_DIAL] = METRIC_SESSIONS_CLOSED_DIAL,
 	[CLOSE_STOP] = METRIC_SESSIONS_CLOSED_STOP,	    [CLOSE_SWITCH] = METRIC_SESSIONS_CLOSED_SWITCH,
 	[CLOSE_LIMIT] = METRIC_SESSIONS_CLOSED_LIMIT,	    [CLOSE_MEMORY] = METRIC_SESSIONS_CLOSED_MEMORY,
+	[CLOSE_VERSION] = METRIC_SESSIONS_CLOSED_VERSION,
 };
 
 struct deferred {
@@ -176,6 +178,8 @@ void session_inflight_drop(struct session *s, struct inflight *e)
 	}
 	prepared_release(e->slot);
 	e->slot = NULL;
+	batch_ids_free(e->ids);
+	e->ids = NULL;
 }
 
 void session_close(struct session *s, enum close_reason reason)
@@ -248,24 +252,7 @@ void session_update_reading(struct session *s)
 /* Sends what the agent itself has to say while nothing else is half way through. */
 static void say(struct session *s, const uint8_t *envelope, size_t size)
 {
-	if (!s->segments) {
-		struct iovec iov = {(void *)envelope, size};
-
-		conn_send(&s->client, &iov, 1);
-		return;
-	}
-	bool whole = size <= SEGMENT_PAYLOAD_MAX;
-	while (size > 0) {
-		uint8_t header[SEGMENT_HEADER_LZ4], trailer[SEGMENT_TRAILER];
-		size_t part = size < SEGMENT_PAYLOAD_MAX ? size : SEGMENT_PAYLOAD_MAX;
-		struct iovec iov[3] = {{header, 0}, {(void *)envelope, part}, {trailer, sizeof(trailer)}};
-
-		iov[0].iov_len = segment_header_write(header, s->compression == COMPRESSION_LZ4, (uint32_t)part, whole);
-		segment_trailer_write(trailer, segment_crc32(envelope, part));
-		conn_send(&s->client, iov, 3);
-		envelope += part;
-		size -= part;
-	}
+	envelope_send(&s->client, s->segments, s->compression == COMPRESSION_LZ4, envelope, size);
 }
 
 void session_answer(struct session *s, const uint8_t *envelope, size_t size)
@@ -461,6 +448,7 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 	s->streaming = -1;
 	s->primary = w->course.primary;
 	s->peer = *peer;
+	s->opened_ns = w->turn_ns;
 	s->slot = origin.slot;
 	s->cookie = origin.client_cookie;
 	if (intercepted)

@@ -26,7 +26,8 @@
 
 enum session_state { SESSION_CONNECTING, SESSION_HANDSHAKE, SESSION_OPEN, SESSION_OPAQUE, SESSION_ORPHAN, SESSION_CLOSING, SESSION_STATES };
 
-enum close_reason { CLOSE_CLIENT, CLOSE_UPSTREAM, CLOSE_PROTOCOL, CLOSE_DIAL, CLOSE_STOP, CLOSE_SWITCH, CLOSE_LIMIT, CLOSE_MEMORY };
+enum close_reason { CLOSE_CLIENT, CLOSE_UPSTREAM, CLOSE_PROTOCOL, CLOSE_DIAL, CLOSE_STOP, CLOSE_SWITCH, CLOSE_LIMIT, CLOSE_MEMORY,
+	CLOSE_VERSION /* older than a limit on protocol versions that came with mirroring */ };
 
 /* UP_ABSENT ─▶ UP_DIALING ─▶ [UP_REPLAY: the agent repeats the client's handshake] ─▶ UP_READY ─▶ UP_CLOSED */
 enum upstream_state { UP_ABSENT, UP_DIALING, UP_REPLAY, UP_READY, UP_CLOSED };
@@ -49,6 +50,7 @@ struct upstream {
 	bool discard;        /* the body that is passing is dropped */
 	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
 	bool blocked;        /* bytes in `in` wait for the end of the other side's answer */
+	bool rebind;         /* bound to a keyspace that the session has left: closed once it is quiet, and opened again when needed */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
 	int16_t passing_stream;
 	uint32_t inflight;
@@ -95,7 +97,7 @@ struct session {
 		size_t size;
 	} startup, token, reg;          /* bodies; token is wiped when freed */
 	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
-	uint64_t orphan_deadline_ns, closing_since_ns;
+	uint64_t opened_ns, orphan_deadline_ns, closing_since_ns;
 };
 
 /* A new session for an accepted socket (takes fd). Counts and closes it when limits or memory forbid. */

@@ -21,9 +21,11 @@ struct prepared_slot;
 struct session;
 
 struct tap_write {
-	const struct request *request;       /* borrows; body uncompressed, as the client sent it */
+	/* How it reaches the other side: MIRRORABLE = by being repeated with its timestamp; LWT, LIST, FUNCTION, UNCLASSIFIED = by a row sync
+	 * after its success; COUNTER = by being sent once. Never POLICY. A batch is what its most demanding child is. */
+	enum unmirrored way;
+	const struct request *request;       /* borrows; body uncompressed, as the client sent it but for functions that became values */
 	const struct statement *statement;   /* borrows; BATCH: a summary over its children */
-	enum unmirrored way;                 /* MIRRORABLE: repeated with its timestamp; COUNTER: sent once; others: row sync after success */
 	struct prepared_slot *slot;          /* EXECUTE; NULL otherwise */
 	const char *keyspace;                /* the session's current one, "" = none */
 	bool pinned;                         /* the relay sets `timestamp` on the request */
@@ -41,11 +43,12 @@ struct tap_ops {
 
 	/*
 	 * A write is about to go to the primary. 0 with *ret (the relay returns it through outcome(), always, exactly once);
-	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows.
+	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows; −ENOTSUP:
+	 * not by that way: relay it as it came, unmirrored (the relay counts it).
 	 */
 	int (*intent)(void *tap, const struct tap_write *write, struct record **ret);
 
-	/* What became of it. Takes the record. */
+	/* What became of it; a conditional write that did not apply is refused. Takes the record. */
 	void (*outcome)(void *tap, struct record *record, enum write_outcome outcome);
 
 	/*

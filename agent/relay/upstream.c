@@ -137,6 +137,7 @@ void upstream_close(struct upstream *u)
 	u->passing = 0;
 	u->segments = false;
 	u->blocked = false;
+	u->rebind = false;
 }
 
 /* Everything that waits for an answer from this side gets an error; used for the side that is not primary. */
@@ -203,6 +204,8 @@ static void after_answers(struct upstream *u)
 
 	if (s->state == SESSION_CLOSING)
 		return;
+	if (u->rebind && u->inflight == 0)
+		upstream_close(u);
 	if (s->client_live && conn_congested(&s->client)) {
 		upstream_update_reading(&s->up[ORIGIN]);
 		upstream_update_reading(&s->up[TARGET]);

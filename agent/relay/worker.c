@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "net/listener.h"
+#include "relay/instants.h"
+#include "relay/retire.h"
 #include "relay/session.h"
 #include "relay/tap.h"
 
@@ -163,6 +165,7 @@ static void on_tick(uv_timer_t *timer)
 			if (!uv_is_active((uv_handle_t *)&w->listener[i].poll) && w->running)
 				uv_poll_start(&w->listener[i].poll, UV_READABLE, on_acceptable);
 	sweep(w);
+	retire_some(w, TICK_MS);
 	worker_warm(w);
 	gap_hand_over(w->gap);
 	if (w->stopping)
@@ -189,6 +192,18 @@ static void on_listener_closed(uv_handle_t *handle)
 	(void)handle;
 }
 
+void worker_close_listeners(struct worker *w)
+{
+	for (unsigned i = 0; i < w->listener_count; i++) {
+		/* What is in the accept queue was promised an answer: serve it for this last time. */
+		if (w->running)
+			on_acceptable(&w->listener[i].poll, 0, UV_READABLE);
+		uv_close((uv_handle_t *)&w->listener[i].poll, on_listener_closed);
+		close(w->listener[i].fd);
+	}
+	w->listener_count = 0;
+}
+
 void worker_stop(struct worker *w)
 {
 	struct session *s, *next;
@@ -198,13 +213,7 @@ void worker_stop(struct worker *w)
 	w->stopping = true;
 	w->turn_ns = clock_now_ns();
 	w->stop_deadline_ns = w->turn_ns + 2ull * w->relay->options.stop_ms * 1000000u;
-	for (unsigned i = 0; i < w->listener_count; i++) {
-		/* What is in the accept queue was promised an answer: serve it for this last time. */
-		if (w->running)
-			on_acceptable(&w->listener[i].poll, 0, UV_READABLE);
-		uv_close((uv_handle_t *)&w->listener[i].poll, on_listener_closed);
-		close(w->listener[i].fd);
-	}
+	worker_close_listeners(w);
 	for (s = w->sessions; s; s = next) {
 		next = s->next;
 		s->orphan_deadline_ns = w->turn_ns + (uint64_t)w->relay->options.stop_ms * 1000000u;
@@ -309,28 +318,68 @@ void worker_set_course(struct worker *w, const struct course *course)
 	worker_warm(w);
 }
 
-static int add_listener(struct worker *w, struct addr *a, bool intercepted, struct error *error)
+static void watch_listener(struct worker *w, int fd, bool intercepted)
 {
-	int fd;
-
-	if (a->sa.sa_family == AF_UNSPEC)
-		return 0;
-	fd = listener_open(a, error);
-	if (fd < 0)
-		return fd;
 	w->listener[w->listener_count].fd = fd;
 	w->listener[w->listener_count].intercepted = intercepted;
 	uv_poll_init(&w->loop, &w->listener[w->listener_count].poll, fd);
 	w->listener[w->listener_count++].poll.data = w;
+}
+
+/* The sockets of the agent before us are dealt out among the workers: none may be left out, clients wait in their queues. */
+static bool inherit_listeners(struct worker *w, const struct addr *a, bool intercepted)
+{
+	struct relay_options *o = &w->relay->options;
+	unsigned ordinal = 0, had = w->listener_count;
+
+	for (unsigned i = 0; i < o->inherited_count; i++) {
+		struct relay_listener *l = &o->inherited[i];
+
+		if (l->intercepted != intercepted || !addr_equal(&l->address, a) || ordinal++ % o->workers != w->index)
+			continue;
+		watch_listener(w, l->fd, intercepted);
+		l->fd = -1;
+	}
+	return w->listener_count > had;
+}
+
+static int add_listener(struct worker *w, struct addr *a, bool intercepted, struct error *error)
+{
+	int fd;
+
+	if (a->sa.sa_family == AF_UNSPEC || inherit_listeners(w, a, intercepted))
+		return 0;
+	fd = listener_open(a, error);
+	if (fd < 0)
+		return fd;
+	watch_listener(w, fd, intercepted);
 	return 0;
 }
 
-struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
+static void close_walked(uv_handle_t *handle, void *context)
+{
+	(void)context;
+	uv_close(handle, NULL);
+}
+
+void worker_discard(struct worker *w)
+{
+	for (unsigned i = 0; i < w->listener_count; i++)
+		close(w->listener[i].fd);
+	if (w->tap)
+		w->relay->tap->close(w->tap);
+	uv_walk(&w->loop, close_walked, NULL);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	worker_free(w);
+}
+
+/* What a worker is made of before it has a loop. */
+static struct worker *worker_alloc(struct relay *r, unsigned index)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 
 	if (!w)
-		goto out;
+		return NULL;
 	w->magic = WORKER_MAGIC;
 	w->relay = r;
 	w->index = index;
@@ -338,10 +387,26 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	w->rx = malloc(WORKER_RX);
 	w->metrics = aligned_alloc(64, sizeof(*w->metrics));
 	w->prepared = prepared_cache_new(r->prepared);
+	w->instants = instants_new(index);
 	w->gap = gap_new();
-	pthread_mutex_init(&w->inbox_lock, NULL);
-	if (!w->rx || !w->metrics || !w->prepared || !w->gap || uv_loop_init(&w->loop) < 0)
+	if (w->rx && w->metrics && w->prepared && w->instants && w->gap && uv_loop_init(&w->loop) == 0)
+		return w;
+	prepared_cache_free(w->prepared);
+	instants_free(w->instants);
+	gap_free(w->gap);
+	free(w->metrics);
+	free(w->rx);
+	free(w);
+	return NULL;
+}
+
+struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
+{
+	struct worker *w = worker_alloc(r, index);
+
+	if (!w)
 		goto out;
+	pthread_mutex_init(&w->inbox_lock, NULL);
 	memset(w->metrics, 0, sizeof(*w->metrics));
 	metrics_register(w->metrics);
 	uv_async_init(&w->loop, &w->wake, on_wake);
@@ -351,15 +416,21 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS);
 	uv_check_start(&w->beat, on_turn);
 	if (add_listener(w, &r->options.explicit_listen, false, error) < 0 ||
-	    add_listener(w, &r->options.agent4, true, error) < 0 || add_listener(w, &r->options.agent6, true, error) < 0)
+	    add_listener(w, &r->options.agent4, true, error) < 0 || add_listener(w, &r->options.agent6, true, error) < 0) {
+		worker_discard(w);
 		return NULL;
+	}
 	if (r->tap) {
 		w->tap = r->tap->open(r->mirror, w, error);
-		if (!w->tap)
+		if (!w->tap) {
+			worker_discard(w);
 			return NULL;
+		}
 	}
 	return w;
 out:
+	if (w)
+		worker_discard(w);
 	error_set(error, -ENOMEM, "out of memory while making worker %u", index);
 	return NULL;
 }
@@ -394,6 +465,7 @@ void worker_free(struct worker *w)
 	if (w->tap)
 		w->relay->tap->free(w->tap);
 	prepared_cache_free(w->prepared);
+	instants_free(w->instants);
 	gap_free(w->gap);
 	metrics_unregister(w->metrics);
 	pthread_mutex_destroy(&w->inbox_lock);

@@ -15,7 +15,7 @@
 #include "relay/relay.h"
 
 #define WORKER_RX (256u << 10) /* holds a v5 segment (128 KiB) and then some */
-#define WORKER_LISTENERS 3
+#define WORKER_LISTENERS RELAY_LISTENERS_MAX /* one process may inherit those of sixteen workers */
 
 struct session;
 struct message;
@@ -38,9 +38,11 @@ struct worker {
 	uint32_t session_count, inflight, inflight_writes;
 	int64_t last_timestamp; /* µs; see worker_timestamp() */
 	uint64_t stop_deadline_ns;
+	uint64_t retire_ns;      /* since then it is retiring; 0 = it is not */
 	uint64_t turn_ns;       /* CLOCK_MONOTONIC, taken once for each batch of input */
 	uint32_t next_node[SIDES];
 	struct prepared_cache *prepared;
+	struct instants *instants; /* values in place of now() and the like */
 	void *tap;
 	struct upstream *corked, *uncorking; /* their requests wait for the journal; are about to go */
 	struct gap *gap; /* writes that are not mirrored, for the ledger */
@@ -69,12 +71,16 @@ struct worker {
 struct worker *worker_new(struct relay *r, unsigned index, struct error *error);
 int worker_start(struct worker *w);
 void worker_free(struct worker *w);
+/* Frees a worker that was never started. */
+void worker_discard(struct worker *w);
 
 /* Queues `job` for the worker's thread (any thread). `after` runs right behind it. 0 or −ENOMEM. */
 int worker_post(struct worker *w, void (*job)(struct worker *w, void *context), void *context);
 
 /* Begins to accept (its own thread). */
 void worker_serve(struct worker *w);
+/* Takes what waits in the accept queues, and closes the listeners. */
+void worker_close_listeners(struct worker *w);
 /* Stops accepting and ends the sessions as they become idle (its own thread). The loop ends with the last one. */
 void worker_stop(struct worker *w);
 

@@ -189,6 +189,7 @@ class Agent:
         self.environment = environment or {}
         self.only_environment = only_environment
         self.process = None
+        self.older = []  # that have handed over
         self.log_offset = 0
         open(self.log_path, "w").close()
         self.config = merge({
@@ -207,8 +208,8 @@ class Agent:
 
     # ---- life
 
-    def start(self, ready=True, seconds=20):
-        command = [BINARY, "agent"]
+    def start(self, ready=True, seconds=20, more=()):
+        command = [BINARY, "agent", *more]
         environment = dict(os.environ, **self.environment)
         if not self.only_environment:
             with open(self.config_path, "w", encoding="utf-8") as f:
@@ -230,6 +231,20 @@ class Agent:
             return self.http("/readyz")[0] == 200
 
         wait_until(ready, seconds, lambda: f"agent ready; its log:\n{tail(self.log_path)}")
+
+    def take_over(self, seconds=20):
+        """A second process with the same configuration follows the one that runs: that one's Popen. Both log to the same file."""
+        old = self.process
+        self.start(ready=False, more=["--takeover"])
+
+        def serving():
+            if self.process.poll() is not None:
+                raise LabError(f"the agent that was to take over ended with {self.process.returncode}:\n{self.log()}")
+            return f"handed over to pid {self.process.pid}," in self.log() and self.http("/readyz")[0] == 200
+
+        wait_until(serving, seconds, lambda: f"a takeover; the log:\n{tail(self.log_path)}")
+        self.older.append(old)
+        return old
 
     def stop(self, seconds=20):
         """SIGTERM; its exit status. An agent that does not end in time is a failure of the test."""
@@ -254,6 +269,10 @@ class Agent:
         try:
             self.stop()
         finally:
+            for old in self.older:
+                if old.poll() is None:
+                    old.kill()
+                    old.wait()
             if os.path.isdir(self.pins):
                 self.cli("off", "--force", "--remove", check=False)
 
@@ -300,6 +319,12 @@ class Agent:
     def metric(self, name):
         """The sum over all labels; 0 when there is none of that name."""
         return sum(v for k, v in self.metrics().items() if k == name or k.startswith(name + "{"))
+
+    def counter(self, name):
+        """One of the kernel side's counters, as bpftool shows it."""
+        path = next(os.path.join(d, "counters") for d, _, names in os.walk(self.pins) if "counters" in names)
+        dump = json.loads(subprocess.run(["bpftool", "-j", "map", "dump", "pinned", path], check=True, stdout=subprocess.PIPE).stdout)
+        return sum(int(cpu["value"][name]) for cpu in dump[0]["formatted"]["values"])
 
     def log(self):
         """What it logged since it was last started."""

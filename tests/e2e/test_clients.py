@@ -75,6 +75,24 @@ def test_every_kind_of_statement(mirroring, pods, origin, keyspace, equal):
 
 
 @QUICK
+def test_accelerated(make_agent, pods, origin, keyspace, equal):
+    """sk_msg forced on, whatever the probe says of this kernel: the same data as over TCP, and bytes did go that way."""
+    agent = make_agent(intercept={"acceleration": "on"})
+    agent.phase("mirror")
+    assert agent.status()["interception"]["acceleration"] == "on"
+    loads = [lab.Load(pods[v - 3], origin.address, keyspace, prefix=f"acc{v}", protocol=v, writers=8, rate=12, seconds=5,
+                      compression=("none", "any")[v % 2], size=(0, 20000, 0)[v - 3]) for v in (3, 4, 5)]
+    for load in loads:
+        load.process.wait(90)
+        stat = load.stop()
+        assert stat["errors"] == 0, stat["causes"]
+        assert stat["acknowledged"] > 100
+    equal(keyspace, loads)
+    assert agent.counter("accelerated") > 0
+    assert agent.counter("messages_redirected") > 100
+
+
+@QUICK
 def test_cqlsh_once(mirroring, pod, origin, keyspace, equal):
     cqlsh = os.path.join(os.path.dirname(sys.executable), "cqlsh")
     script = (f"USE {keyspace}; INSERT INTO items (id, v) VALUES ('one', 'cqlsh''s'); "

@@ -43,51 +43,57 @@ def backlog(agent, table):
 @pytest.mark.quick
 def test_what_must_wait_waits_and_the_rest_flows(make_agent, clusters, pod, keyspace):
     origin, target = clusters
-    held, free, cut = f"{keyspace}.\"Held\"", f"{keyspace}.free", f"{keyspace}.cut"
+    held, free, cut, counts = f"{keyspace}.\"Held\"", f"{keyspace}.free", f"{keyspace}.cut", f"{keyspace}.counts"
     for c in clusters:
-        c.run(*[f"CREATE TABLE {t} (k int PRIMARY KEY, v text)" for t in (held, free, cut)])
+        c.run(*[f"CREATE TABLE {t} (k int PRIMARY KEY, v text)" for t in (held, free, cut)],
+              f"CREATE TABLE {counts} (k int PRIMARY KEY, c counter)")
     agent = make_agent(journal={"strictHolds": True}, limits={"stopMillis": 500})
     agent.phase("mirror")
     through(pod, origin, f"INSERT INTO {held} (k, v) VALUES (2, 'goes')", f"INSERT INTO {cut} (k, v) VALUES (1, 'goes')")
     lab.wait_until(lambda: values(target, held) == {2: "goes"} and values(target, cut) == {1: "goes"}, 20, "rows on the target")
 
     agent.cli("hold", held)
+    agent.cli("hold", counts)
     through(pod, origin, f"INSERT INTO {held} (k, v) VALUES (1, 'first')", f"UPDATE {held} SET v = 'secondsecret' WHERE k = 1",
             f"DELETE FROM {held} WHERE k = 2",
             f"BEGIN BATCH INSERT INTO {held} (k, v) VALUES (3, 'both') INSERT INTO {free} (k, v) VALUES (3, 'both') APPLY BATCH",
-            [f"UPDATE {held} SET v = ? WHERE k = ?", b"bound".hex(), "00000004"], f"INSERT INTO {free} (k, v) VALUES (1, 'free')")
+            [f"UPDATE {held} SET v = ? WHERE k = ?", b"bound".hex(), "00000004"], f"UPDATE {counts} SET c = c + 3 WHERE k = 1",
+            f"INSERT INTO {held} (k, v) VALUES (6, 'conditional') IF NOT EXISTS", f"INSERT INTO {free} (k, v) VALUES (1, 'free')")
     lab.wait_until(lambda: values(target, free) == {1: "free"} and 1 in values(target, held), 20, "the other table flows")
     waiting = {1: "first", 2: "goes"}
     assert values(target, held) == waiting
-    lab.wait_until(lambda: backlog(agent, "Held") == 4 and backlog(agent, "free") == 1, 10, lambda: f"{agent.status()['mirror']}")
-    assert agent.metrics()[f'cqlferry_mirror_table_backlog_records{{keyspace="{keyspace}",table="Held"}}'] == 4
+    lab.wait_until(lambda: backlog(agent, "Held") == 5 and backlog(agent, "free") == 1 and backlog(agent, "counts") == 1, 10, lambda: f"{agent.status()['mirror']}")
+    assert agent.metrics()[f'cqlferry_mirror_table_backlog_records{{keyspace="{keyspace}",table="Held"}}'] == 5
     lab.wait_until(lambda: agent.metric("cqlferry_mirror_oldest_seconds") >= 1, 10, "the age of the oldest")
     on_hold = agent.status()["tablesOnHold"]
-    assert [(h["keyspace"], h["table"], h["waiting"]) for h in on_hold] == [(keyspace, "Held", 4)]
+    assert sorted((h["table"], h["waiting"]) for h in on_hold) == [("Held", 5), ("counts", 1)]
 
     # From outside, while it is being written.
     assert "sound" in command("journal", "verify", "--state", agent.state)
     listed = json.loads(command("journal", "ls", "--state", agent.state, "--json"))
     assert any(f["running"] for f in listed["files"])
-    assert {t["table"]: t["waiting"] for t in listed["tables"]}[f"{keyspace}.Held"] == 4
+    assert {t["table"]: t["waiting"] for t in listed["tables"]}[f"{keyspace}.Held"] == 5
     shown = command("journal", "show", "--state", agent.state, "--table", held, "--entry", "queued")
-    assert shown.count("\n") == 4 and "secret" not in shown and b"bound".hex() not in shown, shown
+    assert shown.count("\n") == 5 and "secret" not in shown and b"bound".hex() not in shown, shown
     shown = command("journal", "show", "--state", agent.state, "--table", held, "--entry", "queued", "--values")
     assert "secondsecret" in shown and "0x" + b"bound".hex() in shown, shown
 
     assert agent.stop() == 0
     assert "dead" in command("journal", "ls", "--state", agent.state)
     agent.start()
-    assert [h["table"] for h in json.loads(agent.cli("hold", "--json").stdout)["tablesOnHold"]] == ["Held"]
+    assert [h["table"] for h in json.loads(agent.cli("hold", "--json").stdout)["tablesOnHold"]] == ["Held", "counts"]
     through(pod, origin, f"INSERT INTO {free} (k, v) VALUES (5, 'after')")
     lab.wait_until(lambda: values(target, free) == {1: "free", 5: "after"}, 20, "the other table flows after the restart")
-    lab.wait_until(lambda: backlog(agent, "Held") == 4, 10, lambda: f"counted as it is read: {agent.status()['mirror']}")
+    lab.wait_until(lambda: backlog(agent, "Held") == 5, 10, lambda: f"counted as it is read: {agent.status()['mirror']}")
     assert values(target, held) == waiting
     assert agent.cli("release", f"{keyspace}.held").returncode == 0  # another table: names are case-correct
     assert values(target, held) == waiting
+    assert not target.run(f"SELECT c FROM {counts}")
     agent.cli("release", held)
+    agent.cli("release", counts)
     lab.wait_until(lambda: rows(target, held) == rows(origin, held), 20, "released")
-    assert values(target, held) == {1: "secondsecret", 3: "both", 4: "bound"}
+    assert values(target, held) == {1: "secondsecret", 3: "both", 4: "bound", 6: "conditional"}
+    lab.wait_until(lambda: [r[0] for r in target.run(f"SELECT c FROM {counts}")] == [3], 20, "the counter, once")
     assert rows(target, free) == rows(origin, free)
 
     # A TRUNCATE waits as well: behind a load it would have to be repeated.

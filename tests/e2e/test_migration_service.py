@@ -82,6 +82,11 @@ def test_a_service_drives_the_document_s_proxy(make_agent, pod, origin, target, 
         service.connect()
         status, text = agent.http("/readyz")
         assert status == 503 and "waiting for the Start" in text, text
+        # Clients of the agent's port are not kept waiting: relayed, and not mirrored yet.
+        pod.python("import rawcql, sys; rawcql.Client(sys.argv[1], int(sys.argv[2])).query(sys.argv[3])", lab.NODE_IP, "29042",
+                   f"INSERT INTO {keyspace}.later (id, n) VALUES ('before', 1)")
+        assert len(origin.run(f"SELECT * FROM {keyspace}.later")) == 1 and not target.run(f"SELECT * FROM {keyspace}.later")
+        assert agent.status()["phase"] == "observe"
         assert not service.ask(COMPLETE)[0]
         assert service.ask(START, schema(keyspace)) == (True, "")
         agent.wait_ready()

@@ -80,3 +80,47 @@ def test_off_frees_every_connection(agent, pods, origin):
     agent.cli("off")
     assert connect(pods[0], origin) == "answer"
     assert agent.metric("cqlferry_sessions_opened_total") == before, "still intercepted after off"
+
+
+LWT = "INSERT INTO {ks}.items (id, n) VALUES ('lwt', 1) IF NOT EXISTS"
+CQL = "import rawcql, sys; rawcql.Client(sys.argv[1]).query(sys.argv[2])"
+
+
+@pytest.mark.quick
+def test_a_debt_outlives_a_restart(agent, pods, origin, keyspace):
+    """What was not mirrored refuses the cutover of the next agent as well; --force goes on, and back only with --force again."""
+    agent.phase("mirror")
+    pods[0].python(CQL, origin.address, LWT.format(ks=keyspace))
+    agent.stop()
+    agent.start()
+    assert agent.metrics()['cqlferry_unmirrored_total{cause="lwt"}'] == 1, "forgotten over the restart"
+    assert agent.status()["unmirrored"]["lwt"] == 1
+    r = agent.phase("cutover", check=False)
+    assert r.returncode != 0 and "missing on the target: 1 conditional writes (LWT)" in r.stdout + r.stderr, r.stdout + r.stderr
+    agent.phase("cutover", "--force")
+    pods[0].python(CQL, origin.address, LWT.format(ks=keyspace).replace("'lwt'", "'back'"))
+    r = agent.phase("rollback", check=False)
+    assert r.returncode != 0 and "missing on the origin: 1 conditional writes (LWT)" in r.stdout + r.stderr, r.stdout + r.stderr
+    assert agent.status()["phase"] == "cutover"
+    r = agent.phase("finish", check=False)
+    assert r.returncode != 0 and "missing on the target" in r.stdout + r.stderr, r.stdout + r.stderr
+    agent.phase("rollback", "--force")
+    assert agent.status()["phase"] == "mirror"
+    agent.stop()
+    gaps = agent.cli("gaps", "--config", agent.config_path, "--cause", "forced")
+    assert "no agent answers" in gaps.stderr and "cutover" in gaps.stdout, gaps
+
+
+@pytest.mark.quick
+def test_a_start_in_mirror_makes_the_preflight(make_agent, origin, target, keyspace):
+    """Nobody asked `phase mirror`: what it would have refused is said all the same, and the clocks are measured."""
+    target.run(f"DROP TABLE {keyspace}.later")
+    agent = make_agent(phase={"initial": "mirror"})
+    status = lab.wait_until(lambda: agent.status() if "problems" in agent.status() else None, 30, "the preflight's findings", step=0.5)
+    assert any(keyspace in p for p in status["problems"]), status["problems"]
+    assert agent.metrics()["cqlferry_preflight_failed"] >= 1
+    assert "mirroring goes on although" in agent.log()
+    for side in ("origin", "target"):
+        clock = status["clocks"][side]
+        assert clock["differsMillis"] < 100 and not clock["tooFar"], clock
+        assert agent.metrics()[f'cqlferry_clock_alarm{{side="{side}"}}'] == 0

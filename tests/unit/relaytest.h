@@ -204,6 +204,7 @@ static inline void agent_start(unsigned workers, const struct course *course)
 
 static inline void agent_stop(void)
 {
+	mirror_stop(&mirror);
 	relay_stop(&relay);
 	relay_done(&relay);
 	mirror_close(&mirror);

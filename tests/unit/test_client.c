@@ -438,8 +438,8 @@ static bool wrong(struct fake *f, const struct frame_header *h, struct span body
 		free(big);
 		return true;
 	case 11: /* more columns than are read */
-		big = calloc(1, 8192);
-		b = (struct wire_out){.to = big, .capacity = 8192};
+		big = calloc(1, 64u << 10);
+		b = (struct wire_out){.to = big, .capacity = 64u << 10};
 		out_int(&b, RESULT_ROWS);
 		out_int(&b, ROWS_GLOBAL_SPEC);
 		out_int(&b, CLIENT_COLUMNS_MAX + 1);

@@ -40,9 +40,9 @@ static const struct {
      "c.yaml:2: unknown key 'listen.zzzzzzzzz'; allowed in listen: address, port, agentAddress, "
      "agentAddress6, agentPort"},
     {"unknown section", "\n\nxyzxyzxyz:\n  a: 1\n",
-     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, auth, "
+     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, rowSync, auth, "
      "ddl, topology, "
-     "acknowledgement, state, admin, http, log, phase, migration"},
+     "acknowledgement, state, admin, takeover, http, log, phase, migration"},
     {"case matters", "origin:\n  contactpoints: [a]\n",
      "c.yaml:2: unknown key 'origin.contactpoints'; did you mean 'origin.contactPoints'?"},
     {"no number", "listen:\n  port: abc\n",

@@ -78,9 +78,13 @@ static int teardown(void **state)
 	return 0;
 }
 
+static bool journaled;
+static int64_t journal_synced_us;
+
 static struct ledger_opened open_as(struct fixture *f, const char *boot, size_t limit)
 {
-	struct ledger_options o = {.directory = f->directory, .boot = boot, .limit = limit, .now_us = f->now};
+	struct ledger_options o = {.directory = f->directory, .boot = boot, .limit = limit, .now_us = f->now, .journaled = journaled,
+				   .synced_us = journal_synced_us};
 	struct ledger_opened opened = {0};
 	struct error e = {""};
 
@@ -703,6 +707,31 @@ static void test_clean_restart(void **state)
 	assert_null(only(LEDGER_DOWN));
 }
 
+/* What the journal holds outlives the process, and what it had synced the node. */
+static void test_crash_with_a_journal_is_none(void **state)
+{
+	struct fixture *f = *state;
+
+	journaled = true;
+	open_as(f, "boot-1", 0);
+	course(f, true, ORIGIN);
+	for (int i = 0; i < 30; i++)
+		tick(f);
+	crash(f);
+	step(f, 60 * S);
+	assert_int_equal(open_as(f, "boot-1", 0).down_from_us, 0);
+	for (int i = 0; i < 30; i++)
+		tick(f);
+	crash(f);
+	step(f, 60 * S);
+	journal_synced_us = T0 + 92 * S;
+	assert_int_equal(open_as(f, "boot-2", 0).down_from_us, T0 + 92 * S);
+	read_all(f, NULL, 1000);
+	assert_string_equal(only(LEDGER_DOWN)->cause, "node restarted");
+	journaled = false;
+	journal_synced_us = 0;
+}
+
 static void test_crash_is_a_gap(void **state)
 {
 	struct fixture *f = *state;
@@ -1165,6 +1194,7 @@ int main(void)
 		WITH(test_forced),
 		WITH(test_many_spans),
 		WITH(test_clean_restart),
+		WITH(test_crash_with_a_journal_is_none),
 		WITH(test_crash_is_a_gap),
 		WITH(test_crash_covers_the_open_window),
 		WITH(test_reboot_ends_connections),

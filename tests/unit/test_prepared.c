@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "relay/batch_ids.h"
 #include "relay/prepared.h"
 
 /* One bind variable `name` of type int, as it stands in an answer's columns (global table spec). */
@@ -190,6 +192,150 @@ static void a_new_generation_leaves_what_is_in_use(void **unused)
 	free(large);
 }
 
+/* Drivers give a statement up that gets another id when it is prepared again: clients are told one for ever. */
+static void clients_are_told_one_id(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared *p;
+	struct answer a;
+	static const char born_later[] = "INSERT INTO ks.t (k) VALUES (2)";
+
+	(void)unused;
+	prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "origin id", "k", TYPE_INT, NULL));
+	p = prepared_find(c, span_text("origin id"))->prepared;
+	assert_true(span_equal(prepared_told(p, ORIGIN), span_text("origin id")));
+	prepared_map_learn(m, TARGET, 4, span_text(insert), "ks", answer(&a, "target id", "k", TYPE_INT, NULL));
+	assert_true(span_equal(prepared_told(p, TARGET), span_text("origin id")));
+	/* The mirror prepared it on the other side before any client did: that counts for nothing. */
+	prepared_map_learn(m, ORIGIN, 4, span_text(born_later), "ks", answer(&a, "late origin", "k", TYPE_INT, NULL));
+	prepared_map_learn(m, TARGET, 4, span_text(born_later), "ks", answer(&a, "late target", "k", TYPE_INT, NULL));
+	p = prepared_find(c, span_text("late origin"))->prepared;
+	assert_true(span_equal(prepared_told(p, TARGET), span_text("late target")));
+	assert_true(span_equal(prepared_told(p, ORIGIN), span_text("late target")));
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+static const char now[] = "INSERT INTO t (k, v) VALUES (now(), ?)", changed[] = "INSERT INTO t (k, v) VALUES ((timeuuid):cqlferry_0, ?)";
+
+/* What is executed in place of a statement follows from its text, also after a restart; whose id was told is kept. */
+static void a_restart_forgets_nothing(void **unused)
+{
+	char directory[] = "/tmp/cqlferry-prepared-XXXXXX", path[64];
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared *p;
+	struct error error;
+	struct answer a;
+	bool damaged;
+
+	(void)unused;
+	assert_non_null(mkdtemp(directory));
+	prepared_map_learn(m, ORIGIN, 4, span_text(now), "ks", answer(&a, "now", "v", TYPE_INT, NULL));
+	p = prepared_find(c, span_text("now"))->prepared;
+	assert_true(p->calls);
+	assert_int_equal(p->bind_count, 1);
+	assert_int_equal(p->binds[0].position, 0);
+	assert_int_equal(p->binds[0].kind, INSTANT_TIMEUUID);
+	assert_null(prepared_changed(m, p));
+	prepared_map_learn(m, ORIGIN, 4, span_text(changed), "other", answer(&a, "elsewhere", "v", TYPE_INT, NULL));
+	assert_null(prepared_changed(m, p));
+	prepared_map_learn(m, ORIGIN, 4, span_text(changed), "ks", answer(&a, "changed", "v", TYPE_INT, NULL));
+	assert_non_null(prepared_changed(m, p));
+	assert_string_equal(prepared_changed(m, p)->text, changed);
+	assert_false(prepared_changed(m, p)->calls);
+	prepared_told(p, ORIGIN);
+	prepared_map_learn(m, TARGET, 4, span_text(insert), "ks", answer(&a, "target", "k", TYPE_INT, NULL));
+	prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "origin", "k", TYPE_INT, NULL));
+	prepared_told(prepared_find(c, span_text("target"))->prepared, TARGET);
+	assert_int_equal(prepared_map_save(m, directory, &error), 0);
+	prepared_cache_free(c);
+	prepared_map_free(m);
+
+	m = prepared_map_new();
+	c = prepared_cache_new(m);
+	assert_int_equal(prepared_map_load(m, directory, &damaged), 4);
+	assert_false(damaged);
+	assert_int_equal(prepared_map_load(m, directory, &damaged), 4); /* twice changes nothing */
+	assert_int_equal(prepared_map_count(m), 4);
+	p = prepared_find(c, span_text("now"))->prepared;
+	assert_string_equal(prepared_changed(m, p)->text, changed);
+	assert_true(span_equal(prepared_told(p, TARGET), span_text("now")));
+	p = prepared_find(c, span_text("target"))->prepared;
+	assert_true(span_equal(prepared_told(p, ORIGIN), span_text("target")));
+	assert_int_equal(p->statement.flags, 0);
+	prepared_cache_free(c);
+	prepared_map_free(m);
+	snprintf(path, sizeof(path), "%s/prepared.keep", directory);
+	unlink(path);
+	rmdir(directory);
+}
+
+/* Two nodes of a cluster that do not agree on a table take turns: what they say is not kept again each time. */
+static void answers_that_alternate_are_kept_once(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	unsigned kept = 0;
+	struct answer a;
+
+	(void)unused;
+	for (int i = 0; i < 100; i++)
+		prepared_map_learn(m, i & 1, 4, span_text(insert), "ks", answer(&a, "id", "k", i & 2 ? TYPE_INT : TYPE_BIGINT, NULL));
+	struct prepared *p = prepared_find(c, span_text("id"))->prepared;
+	for (struct prepared_remote *r = p->answers; r; r = r->older)
+		kept++;
+	assert_int_equal(kept, 4);
+	assert_false(atomic_load(&p->bind_differs));
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+/* One id for two texts (a cluster that qualifies, or lies): the last one counts, and there is one key. */
+static void an_id_leads_to_what_was_prepared_last(void **unused)
+{
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c;
+	struct answer a;
+
+	(void)unused;
+	for (int i = 0; i < 5; i++) {
+		prepared_map_learn(m, ORIGIN, 4, span_text("SELECT a FROM ks.t"), "ks", answer(&a, "id", "k", TYPE_INT, NULL));
+		prepared_map_learn(m, ORIGIN, 4, span_text("SELECT b FROM ks.t"), "ks", answer(&a, "id", "k", TYPE_INT, NULL));
+		prepared_map_learn(m, ORIGIN, 4, span_text("SELECT b FROM ks.t"), "other", answer(&a, "id", "k", TYPE_INT, NULL));
+	}
+	assert_int_equal(prepared_map_count(m), 2);
+	c = prepared_cache_new(m);
+	assert_string_equal(prepared_find(c, span_text("id"))->prepared->text, "SELECT b FROM ks.t");
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
+/* ---- batches whose ids were changed */
+
+static void ids_of_batches(void **unused)
+{
+	struct batch_ids *ids = NULL;
+	char sent[16], long_id[PREPARED_ID_MAX + 1] = {0};
+
+	(void)unused;
+	assert_int_equal(batch_ids_asked(ids, span_text("x")).size, 0);
+	batch_ids_free(ids);
+	for (unsigned i = 0; i < BATCH_IDS_MAX + 10; i++) {
+		snprintf(sent, sizeof(sent), "sent %u", i);
+		batch_ids_add(&ids, span_text(sent + 5), span_text(sent));
+		batch_ids_add(&ids, span_text("again"), span_text(sent));
+	}
+	assert_true(span_equal(batch_ids_asked(ids, span_text("sent 0")), span_text("0")));
+	assert_true(span_equal(batch_ids_asked(ids, span_text("sent 255")), span_text("255")));
+	assert_int_equal(batch_ids_asked(ids, span_text("sent 256")).size, 0);
+	batch_ids_free(ids);
+	ids = NULL;
+	batch_ids_add(&ids, span_of(long_id, sizeof(long_id)), span_text("x"));
+	assert_null(ids);
+}
+
 /* ---- threads */
 
 #define THREADS 4
@@ -262,6 +408,11 @@ int main(void)
 		cmocka_unit_test(the_same_text_in_two_keyspaces_is_two_statements),
 		cmocka_unit_test(ids_that_are_too_long_are_refused),
 		cmocka_unit_test(a_new_generation_leaves_what_is_in_use),
+		cmocka_unit_test(clients_are_told_one_id),
+		cmocka_unit_test(a_restart_forgets_nothing),
+		cmocka_unit_test(answers_that_alternate_are_kept_once),
+		cmocka_unit_test(an_id_leads_to_what_was_prepared_last),
+		cmocka_unit_test(ids_of_batches),
 		cmocka_unit_test(threads_share_the_map),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

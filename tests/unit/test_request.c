@@ -534,6 +534,51 @@ static void startup_options(void **state)
 	assert_false(startup_option((struct span){0}, "COMPRESSION", &value));
 }
 
+/* A simple statement's values have no types: what could be a list must not be repeated. */
+static void bound_lists_are_suspected(void **state)
+{
+	static const struct {
+		const char *value;
+		bool list;
+	} values[] = {
+	    {"ffffffff", false},
+	    {"fffffffe", false},
+	    {"00000000", false},
+	    {"00000004 00000000", false}, /* an empty list, or the number 0 */
+	    {"00000004 00000001", false},
+	    {"00000008 00000001 00000000", true}, /* [''], or a number that is hardly ever bound */
+	    {"0000000c 00000001 00000004 00000007", true},
+	    {"00000014 00000002 00000004 00000007 00000004 00000008", true},
+	    {"00000008 00000001 ffffffff", true},			       /* [null] */
+	    {"0000000e 00000001 00000001 61 00000001 62", false},	       /* {'a': 'b'} */
+	    {"0000000d 00000001 00000004 00000007 aa", false},
+	    {"00000005 68656c6c6f", false},
+	    {"00000008 7fffffff 00000004", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		char hex[256];
+		struct span body;
+		struct request r;
+
+		snprintf(hex, sizeof(hex), "00000001 78 0001 01 0002 00000001aa %s", values[i].value);
+		body = guard_hex(0, hex);
+		assert_int_equal(request_parse(4, 0, OP_QUERY, body, &r), 0);
+		assert_int_equal(request_may_bind_list(&r), values[i].list);
+		snprintf(hex, sizeof(hex), "00000001 78 0001 41 0001 000161 %s", values[i].value);
+		assert_int_equal(request_parse(4, 0, OP_QUERY, guard_hex(0, hex), &r), 0);
+		assert_int_equal(request_may_bind_list(&r), values[i].list);
+		snprintf(hex, sizeof(hex), "00 0002 01 000161 0001 0000000c000000010000000400000007 00 00000001 78 0001 %s 0001 00", values[i].value);
+		assert_int_equal(request_parse(4, 0, OP_BATCH, guard_hex(0, hex), &r), 0);
+		assert_int_equal(request_may_bind_list(&r), values[i].list);
+		/* Of a prepared statement the types are known. */
+		snprintf(hex, sizeof(hex), "000161 0001 01 0001 %s", values[i].value);
+		assert_int_equal(request_parse(4, 0, OP_EXECUTE, guard_hex(0, hex), &r), 0);
+		assert_false(request_may_bind_list(&r));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -549,6 +594,7 @@ int main(void)
 	    cmocka_unit_test(what_a_version_cannot_say_is_refused),
 	    cmocka_unit_test(batch_ids_are_mapped),
 	    cmocka_unit_test(own_requests),
+	    cmocka_unit_test(bound_lists_are_suspected),
 	    cmocka_unit_test(startup_options),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cutover/fit.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cql/frame.h"
+#include "cql/response.h"
+#include "relay/retire.h"
+
+#define ASK_MS 3000
+#define ANSWER_MAX 65536
+
+/* ---- what the target speaks */
+
+/* Waits for `events`; 0 or −errno. */
+static int await(int fd, short events, uint64_t until_ns)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	uint64_t now = clock_now_ns();
+	int r = now < until_ns ? poll(&p, 1, (int)((until_ns - now) / 1000000u) + 1) : 0;
+
+	return r > 0 ? 0 : r == 0 ? -ETIMEDOUT : -errno;
+}
+
+static int read_all(int fd, uint8_t *to, size_t size, uint64_t until_ns)
+{
+	while (size) {
+		ssize_t n;
+		int r = await(fd, POLLIN, until_ns);
+
+		if (r < 0)
+			return r;
+		n = recv(fd, to, size, 0);
+		if (n <= 0)
+			return n == 0 ? -ECONNRESET : -errno;
+		to += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+static void understand(const struct frame_header *h, struct span body, struct fit *f)
+{
+	*f = (struct fit){.highest = h->version, .compression = {[COMPRESSION_NONE] = true}};
+	if (h->opcode != OP_SUPPORTED)
+		return; /* it refuses the version, and answers in the highest one that it knows */
+	if (supported_has(body, "PROTOCOL_VERSIONS", "5/v5"))
+		f->highest = 5;
+	f->compression[COMPRESSION_LZ4] = supported_has(body, "COMPRESSION", "lz4");
+	f->compression[COMPRESSION_SNAPPY] = supported_has(body, "COMPRESSION", "snappy");
+}
+
+static int ask_node(int fd, const struct addr *node, struct fit *ret)
+{
+	static const uint8_t options[FRAME_HEADER_SIZE] = {4, 0, 0, 0, OP_OPTIONS};
+	uint64_t until = clock_now_ns() + ASK_MS * 1000000ull;
+	uint8_t header[FRAME_HEADER_SIZE], *body = NULL;
+	struct frame_header h = {0};
+	int r = connect(fd, &node->sa, addr_size(node)) < 0 ? -errno : 0, failed = 0;
+	socklen_t size = sizeof(failed);
+
+	if (r == -EINPROGRESS)
+		r = await(fd, POLLOUT, until);
+	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 && failed)
+		r = -failed;
+	if (r == 0 && send(fd, options, sizeof(options), MSG_NOSIGNAL) != (ssize_t)sizeof(options))
+		r = -EPIPE;
+	if (r == 0)
+		r = read_all(fd, header, sizeof(header), until);
+	if (r == 0 && (frame_header_read(header, sizeof(header), &h) <= 0 || !h.response || h.length > ANSWER_MAX))
+		r = -EPROTO;
+	if (r < 0)
+		return r;
+	body = malloc(h.length + 1);
+	r = body ? read_all(fd, body, h.length, until) : -ENOMEM;
+	if (r == 0)
+		understand(&h, span_of(body, h.length), ret);
+	free(body);
+	return r;
+}
+
+int fit_ask(const struct cluster *target, uint32_t mark, struct fit *ret, struct error *error)
+{
+	char text[ADDR_TEXT_MAX];
+	int r = error_set(error, -EDESTADDRREQ, "target.contactPoints names nothing");
+
+	for (unsigned i = 0; i < target->node_count && r < 0; i++) {
+		const struct addr *node = &target->nodes[i];
+		int fd = socket(node->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0)
+			return error_set(error, -errno, "cannot make a socket: %s", strerror(errno));
+		if (mark) /* refused marks are ignored, as for sessions */
+			setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+		r = ask_node(fd, node, ret);
+		close(fd);
+		if (r < 0)
+			error_set(error, r, "target: %s does not say what it speaks: %s", addr_format(node, text), strerror(-r));
+	}
+	return r;
+}
+
+/* ---- what the sessions speak */
+
+int fit_census_init(struct fit_census *c)
+{
+	*c = (struct fit_census){.session = calloc(FIT_SESSIONS_MAX, sizeof(*c->session))};
+	pthread_mutex_init(&c->lock, NULL);
+	return c->session ? 0 : -ENOMEM;
+}
+
+void fit_census_done(struct fit_census *c)
+{
+	pthread_mutex_destroy(&c->lock);
+	free(c->session);
+	c->session = NULL;
+}
+
+void fit_count(struct worker *w, struct fit_census *c)
+{
+	pthread_mutex_lock(&c->lock);
+	for (const struct session *s = w->sessions; s; s = s->next) {
+		if (s->state != SESSION_OPEN || s->version >= 8)
+			continue;
+		c->total++;
+		c->of[s->version][s->compression]++;
+		if (c->kept < FIT_SESSIONS_MAX)
+			c->session[c->kept++] = (struct fit_session){s->peer, s->version, s->compression};
+	}
+	pthread_mutex_unlock(&c->lock);
+}
+
+static const char *compression_word(enum compression c)
+{
+	return c == COMPRESSION_LZ4 ? "lz4" : c == COMPRESSION_SNAPPY ? "snappy" : "none";
+}
+
+static void name_them(const struct fit *f, const struct fit_census *c, bool by_version,
+		      void (*say)(void *context, const char *what, const char *remedy), void *context)
+{
+	char text[200], client[ADDR_TEXT_MAX];
+	unsigned named = 0;
+
+	for (unsigned i = 0; i < c->kept && named < FIT_NAMED; i++) {
+		const struct fit_session *s = &c->session[i];
+		bool misfit = by_version ? s->version > f->highest : !f->compression[s->compression];
+
+		if (!misfit)
+			continue;
+		snprintf(text, sizeof(text), "client %s: protocol version %u, compression %s", addr_format(&s->client, client), s->version,
+			 compression_word(s->compression));
+		say(context, text, NULL);
+		named++;
+	}
+}
+
+void fit_report(const struct fit *f, const struct fit_census *c, void (*say)(void *context, const char *what, const char *remedy),
+		void *context)
+{
+	unsigned above = 0, packed = 0;
+	char text[200];
+
+	for (unsigned version = 0; version < 8; version++)
+		for (int i = 0; i < 3; i++) {
+			above += version > f->highest ? c->of[version][i] : 0;
+			packed += f->compression[i] ? 0 : c->of[version][i];
+		}
+	if (above) {
+		snprintf(text, sizeof(text), "%u of %u sessions speak a protocol version above the target's (%u)", above, c->total, f->highest);
+		say(context, text, "nothing to do: from mirror on they are closed, 20 a second, and their drivers come back with a lower version");
+		name_them(f, c, true, say, context);
+	}
+	if (packed) {
+		snprintf(text, sizeof(text), "%u of %u sessions use a compression that the target does not know", packed, c->total);
+		say(context, text, "set another compression, or none, in those drivers: at the switch the target would refuse them");
+		name_them(f, c, false, say, context);
+	}
+}
+
+/* ---- closing */
+
+static bool above(const struct session *s, const void *context)
+{
+	return s->version > *(const uint8_t *)context;
+}
+
+static void close_some(struct worker *w, void *context)
+{
+	uint8_t cap = atomic_load(&w->relay->version_cap);
+	unsigned share = (RETIRE_A_SECOND + w->relay->worker_count - 1) / w->relay->worker_count;
+
+	(void)context;
+	if (cap && !w->holding && !w->stopping)
+		retire_idle(w, share, CLOSE_VERSION, above, &cap);
+}
+
+void fit_close_older(struct relay *r)
+{
+	if (atomic_load(&r->version_cap))
+		relay_each_worker(r, close_some, NULL, NULL);
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mirror/rows.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cql/request.h"
+#include "mirror/rowsync.h"
+
+/* Row syncs that nobody waits for any more, node-wide: each holds a copy of its keys for the length of the hint window. */
+#define AGAIN_MAX 4096u
+
+struct rows_job {
+	struct rows_job *next, **previous; /* in the dispatch's list */
+	struct dispatch *dispatch;
+	struct record *record; /* NULL: the second time, or taken back */
+	int result;
+	uint16_t cell;
+	int64_t made_us; /* second time: when it was written */
+};
+
+static void unlink_job(struct rows_job *j)
+{
+	if (!j->previous)
+		return;
+	*j->previous = j->next;
+	if (j->next)
+		j->next->previous = j->previous;
+	j->previous = NULL;
+}
+
+static void link_job(struct dispatch *d, struct rows_job *j)
+{
+	j->next = d->rows;
+	j->previous = &d->rows;
+	if (j->next)
+		j->next->previous = &j->next;
+	d->rows = j;
+}
+
+enum gap_cause rows_cause(const struct record *r, int error)
+{
+	if (r->unknown)
+		return GAP_UNKNOWN_OUTCOME;
+	if (error == -ENOTSUP)
+		return GAP_COUNTER;
+	return r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+}
+
+/* ---- what a record asks for */
+
+static bool batch_children(struct worker *w, const struct record *r, const struct request *q, struct rowsync_child *to)
+{
+	struct span cursor = q->batch_children;
+	struct batch_child child;
+
+	for (unsigned i = 0; batch_next(q->version, &cursor, &child) > 0; i++) {
+		struct prepared_slot *slot = child.prepared ? prepared_find(w->prepared, child.text) : NULL;
+
+		if (child.prepared && !slot)
+			return false;
+		to[i] = (struct rowsync_child){.text = slot ? span_of(slot->prepared->text, slot->prepared->text_size) : child.text,
+					       .keyspace = slot ? slot->prepared->keyspace : r->keyspace, .values = child.values,
+					       .values_count = child.values_count, .version = r->version};
+	}
+	return true;
+}
+
+/* The statements of the record. *ret is malloc'ed for a BATCH, else `one`. Their number, or −errno. */
+static int children_of(struct dispatch *d, const struct record *r, char keyspace[CQL_NAME_MAX + 1], struct rowsync_child *one,
+		       struct rowsync_child **ret)
+{
+	struct request q;
+
+	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
+		return -ENOKEY;
+	snprintf(keyspace, CQL_NAME_MAX + 1, "%s", r->keyspace);
+	if (q.params.keyspace.size && q.params.keyspace.size <= CQL_NAME_MAX)
+		snprintf(keyspace, CQL_NAME_MAX + 1, "%.*s", (int)q.params.keyspace.size, (const char *)q.params.keyspace.data);
+	if (r->opcode == OP_BATCH) {
+		if (q.batch_count == 0)
+			return -ENOKEY;
+		*ret = calloc(q.batch_count, sizeof(**ret));
+		if (!*ret)
+			return -EAGAIN;
+		if (batch_children(d->worker, r, &q, *ret))
+			return q.batch_count;
+		free(*ret);
+		*ret = one;
+		return -ENOKEY;
+	}
+	*one = (struct rowsync_child){.text = r->slot ? span_of(r->slot->prepared->text, r->slot->prepared->text_size) : q.text,
+				      .keyspace = r->slot ? r->slot->prepared->keyspace : keyspace, .values = q.params.values,
+				      .values_count = q.params.values_count, .names = q.params.flags & QUERY_NAMES,
+				      .version = r->version};
+	*ret = one;
+	return 1;
+}
+
+/* ---- and what becomes of it */
+
+static void told(struct worker *w, void *context);
+
+static void on_done(void *context, int result)
+{
+	struct rows_job *j = context;
+
+	j->result = result;
+	if (worker_post(j->dispatch->worker, told, j) < 0)
+		abort(); /* a record that nobody hears of again would hold the next switch for ever */
+}
+
+static int submit(struct dispatch *d, const struct record *r, uint64_t not_before_ns, struct rows_job *j)
+{
+	struct rowsync_child one, *children = &one;
+	char keyspace[CQL_NAME_MAX + 1];
+	int n = children_of(d, r, keyspace, &one, &children);
+
+	if (n < 0)
+		return n;
+	struct rowsync_job job = {.from = side_other(d->side), .serial = r->serial, .not_before_ns = not_before_ns,
+				  .child_count = (unsigned)n, .children = children, .done = on_done, .context = j};
+	n = rowsync_submit(d->mirror->rowsync, &job);
+	if (children != &one)
+		free(children);
+	return n == -ENOMEM ? -EAGAIN : n;
+}
+
+static void told_again(struct rows_job *j)
+{
+	struct dispatch *d = j->dispatch;
+
+	atomic_fetch_sub(&d->mirror->rows_again, 1);
+	if (j->result != 0 && d->worker->tap) {
+		int64_t age = clock_wall_us() - j->made_us;
+
+		metric_add(d->worker->metrics, METRIC_UNMIRRORED_UNKNOWN_OUTCOME, j->result != -ECANCELED);
+		gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, j->cell, age > 0 ? age : 0);
+	}
+	free(j);
+}
+
+/* Hints may bring an unknown write for as long as the hint window lasts. */
+static void look_again(struct dispatch *d, const struct record *r)
+{
+	struct rows_job *j;
+
+	if (!d->mirror->options.again_ns)
+		return;
+	j = atomic_load(&d->mirror->rows_again) < AGAIN_MAX ? calloc(1, sizeof(*j)) : NULL;
+	if (j) {
+		*j = (struct rows_job){.dispatch = d, .cell = r->cell, .made_us = (int64_t)r->now * 1000000};
+		if (submit(d, r, clock_now_ns() + d->mirror->options.again_ns, j) == 0) {
+			atomic_fetch_add(&d->mirror->rows_again, 1);
+			return;
+		}
+		free(j);
+	}
+	gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, r->cell, 0);
+}
+
+static void told(struct worker *w, void *context)
+{
+	struct rows_job *j = context;
+	struct dispatch *d = j->dispatch;
+	struct record *r = j->record;
+	int result = j->result;
+
+	if (j->made_us) {
+		told_again(j);
+		return;
+	}
+	unlink_job(j);
+	free(j);
+	if (!r)
+		return;
+	w->turn_ns = clock_now_ns();
+	if (result == 0) {
+		if (r->unknown)
+			look_again(d, r);
+		dispatch_applied(d, r);
+	} else if (result == -ECANCELED) {
+		dispatch_postpone(d, r);
+	} else {
+		d->flying--;
+		dispatch_give_up(d, r, rows_cause(r, result));
+	}
+	dispatch_pump(d);
+	dispatch_flush(d);
+}
+
+int rows_submit(struct dispatch *d, struct record *r)
+{
+	struct rows_job *j = calloc(1, sizeof(*j));
+	int e;
+
+	if (!j)
+		return -EAGAIN;
+	*j = (struct rows_job){.dispatch = d, .record = r};
+	link_job(d, j);
+	e = submit(d, r, r->unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : 0, j);
+	if (e < 0) {
+		unlink_job(j);
+		free(j);
+	}
+	return e;
+}
+
+struct record *rows_take_back(struct dispatch *d)
+{
+	struct rows_job *j = d->rows;
+	struct record *r;
+
+	if (!j)
+		return NULL;
+	r = j->record;
+	j->record = NULL;
+	unlink_job(j);
+	return r;
+}
