@@ -128,9 +128,10 @@ static const char *age(uint32_t oldest, char *to, size_t size)
 	return to;
 }
 
+/* Made, and not begun. */
 static bool is_empty(const struct journal_found *f)
 {
-	return f->bytes.size && f->bytes.data[0] == 0;
+	return f->bytes.size == 0 || f->bytes.data[0] == 0;
 }
 
 /* ---- ls */
