@@ -9,7 +9,7 @@
 #   make                build the binary              make V=1              show the commands
 #   make check          every test that fits CI       make SAN=address,undefined   sanitizer build in build/san-…
 #   make demo           the whole story, real clusters
-#   make bench          BENCH=quick | full
+#   make bench          BENCH=quick | full | journal
 #   make fuzz           FUZZ_SECONDS=60 for each target
 #   make soak           every e2e test, the long ones too (docs/testing.md)
 #   make install        PREFIX, DESTDIR
@@ -35,7 +35,7 @@ say = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
 VERSION := 0.1.0
-PKGS    := libbpf libelf openssl libuv liblz4 snappy libxxhash jansson libcyaml libdeflate libmicrohttpd
+PKGS    := libbpf libelf openssl libuv liblz4 snappy libxxhash jansson libcyaml libdeflate libmicrohttpd libcurl libzip
 # Evaluated in recipes only, so that `make demo` can install the packages first.
 PKG_CFLAGS = $(shell pkg-config --cflags $(filter-out snappy,$(PKGS)) 2>/dev/null)
 PKG_LIBS   = $(shell pkg-config --libs $(filter-out snappy,$(PKGS)) 2>/dev/null) -lsnappy -lyaml
@@ -119,7 +119,7 @@ $(BUILD)/tests/fuzz/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(LIB)
 PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c) agent/migrate/update.c agent/cutover/ledger_format.c \
             agent/mirror/journal_format.c agent/mirror/journal_read.c agent/relay/prepared_record.c \
             agent/control/entry_text.c agent/control/render.c \
-             agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c)
+            agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c agent/net/bundle_json.c)
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$<)$(Q)$(CLANG) -std=gnu11 -O1 -g -D_GNU_SOURCE -DCQLFERRY_VERSION='"fuzz"' -Iinclude -Iagent -Itests -fno-strict-aliasing \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory that is given back all at once: many small things with one life. Aligned for any type; every arena has
- * a limit, because what is put into it is mostly decided by a peer.
+ * Memory that is given back all at once: many small things with one life. Aligned for any type; every arena
+ * has a limit, because what is put into it is mostly decided by a peer.
  */
 #pragma once
 #include <stdalign.h>

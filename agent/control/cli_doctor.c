@@ -48,6 +48,7 @@ int cli_doctor(struct cli *cli, int argc, char **argv)
 	doctor_add_intercept(d);
 	doctor_add_node(d);
 	doctor_add_clusters(d);
+	doctor_add_tls(d);
 	if (cli->hooks->doctor_checks)
 		cli->hooks->doctor_checks(d);
 	rc = doctor_run(d, &config) == DOCTOR_FAIL ? CLI_FAILED : CLI_OK;

@@ -20,7 +20,7 @@
 #include "base/error.h"
 
 #define CONFIG_DEFAULT_FILE "/etc/cqlferry/cqlferry.yaml"
-#define CONFIG_KEYS_MAX 96	   /* the table is smaller; asserted in config_keys.c */
+#define CONFIG_KEYS_MAX 128	   /* the table is smaller; asserted in config_keys.c */
 #define CONFIG_LIST_MAX 256	   /* entries in one list: a watch list of single addresses stays readable */
 #define CONFIG_FILE_MAX (1u << 20) /* bytes; a configuration is a page or two */
 #define CONFIG_VALUE_MAX 4096	   /* bytes in one scalar */
@@ -61,6 +61,14 @@ struct config_list {
 	size_t count;
 };
 
+/* TLS to a cluster. Files are read by agent/net, when the agent starts and whenever they change. */
+struct config_tls {
+	bool enabled, verify_hostname;
+	char *ca_file, *cert_file, *key_file, *key_password_file; /* "" = none */
+	char *server_name; /* "" = the host that is dialled */
+	int lowest;	   /* enum tls_version of net/tls_context.h */
+};
+
 struct config_cluster {
 	struct config_list contact_points; /* "host" or "host:port" or "[v6]:port"; see config_endpoint() */
 	uint32_t port;			   /* where a contact point names none */
@@ -68,6 +76,8 @@ struct config_cluster {
 	char *password;			   /* secret; already read from passwordFile when that is set */
 	char *password_file;
 	int consistency; /* target only */
+	struct config_tls tls;
+	char *bundle; /* secure-connect bundle; "" = none. Instead of contact points and tls */
 };
 
 /* Where a value came from; also the order in which sources win. */
@@ -86,6 +96,8 @@ struct config {
 		char *agent_address,
 		    *agent_address6; /* for intercepted connections; "" = chosen by the agent / off */
 		uint32_t agent_port;
+		char *cert_file, *key_file, *key_password_file, *client_ca_file; /* clients' TLS; "" = none */
+		int client_auth, lowest; /* enum tls_client_auth, enum tls_version of net/tls_context.h */
 	} listen;
 	struct {
 		bool enabled;

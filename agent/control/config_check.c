@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "control/config_table.h"
+#include "net/tls_context.h"
 
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
 {
@@ -72,6 +73,49 @@ static int check_credentials(const struct config_cluster *cluster, const char *n
 	return 0;
 }
 
+/* Keys that do nothing without another one are a misunderstanding, and with TLS one that matters. */
+static int check_tls(const struct config_cluster *cluster, const char *name, struct error *error)
+{
+	const struct config_tls *t = &cluster->tls;
+	const struct {
+		const char *key, *value;
+	} files[] = {{"caFile", t->ca_file}, {"certFile", t->cert_file}, {"keyFile", t->key_file},
+		     {"keyPasswordFile", t->key_password_file}, {"serverName", t->server_name}};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		if (*files[i].value && *cluster->bundle)
+			return error_set(error, -EINVAL, "%s.tls.%s is set, but the certificates come from %s.secureConnectBundle; allowed: one of the two",
+					 name, files[i].key, name);
+		if (*files[i].value && !t->enabled)
+			return error_set(error, -EINVAL, "%s.tls.%s is set, but %s.tls.enabled is false", name, files[i].key, name);
+	}
+	if (*t->key_file && !*t->cert_file)
+		return error_set(error, -EINVAL, "%s.tls.keyFile is set without %s.tls.certFile", name, name);
+	if (*cluster->bundle && cluster->contact_points.count)
+		return error_set(error, -EINVAL, "%s.contactPoints is set, but the nodes come from %s.secureConnectBundle; allowed: one of the two",
+				 name, name);
+	if (*cluster->bundle && !*cluster->username)
+		return error_set(error, -EINVAL,
+				 "%s.secureConnectBundle needs %s.username and a password (an application token: username token, the token as password)",
+				 name, name);
+	return 0;
+}
+
+static int check_listen_tls(const struct config *c, struct error *error)
+{
+	if (!*c->listen.cert_file && (*c->listen.key_file || *c->listen.key_password_file || *c->listen.client_ca_file ||
+				      c->listen.client_auth != TLS_CLIENT_AUTH_NONE))
+		return error_set(error, -EINVAL, "listen.tls has settings, but no certificate: set listen.tls.certFile");
+	if (c->listen.client_auth != TLS_CLIENT_AUTH_NONE && !*c->listen.client_ca_file)
+		return error_set(error, -EINVAL, "listen.tls.clientAuth needs listen.tls.clientCaFile: who signs the clients' certificates?");
+	return 0;
+}
+
+static bool has_nodes(const struct config_cluster *cluster)
+{
+	return cluster->contact_points.count || *cluster->bundle;
+}
+
 int config_check(const struct config *c, struct error *error)
 {
 	struct config_endpoint node;
@@ -82,16 +126,20 @@ int config_check(const struct config *c, struct error *error)
 		    error, -EINVAL,
 		    "nothing to serve: intercept.enabled is false and listen.port is 0; set listen.port "
 		    "(PROXY_QUERY_PORT) or enable interception");
-	if (c->listen.port && !c->origin.contact_points.count)
+	if (c->listen.port && !has_nodes(&c->origin))
 		return error_set(error, -EINVAL,
 				 "listen.port is set, but origin.contactPoints (SOURCE_HOSTNAME) is empty: "
 				 "where should its "
 				 "clients be led to?");
+	if (c->intercept.enabled && *c->origin.bundle)
+		return error_set(error, -EINVAL,
+				 "origin.secureConnectBundle needs intercept.enabled false and listen.port: clients of such a cluster "
+				 "speak TLS with its proxy, and nothing else names its nodes");
 	if (c->intercept.enabled && !c->intercept.watch.count && !c->origin.contact_points.count)
 		return error_set(
 		    error, -EINVAL,
 		    "nothing to intercept: intercept.watch and origin.contactPoints are both empty");
-	if (c->phase.initial != CONFIG_PHASE_OBSERVE && !c->target.contact_points.count)
+	if (c->phase.initial != CONFIG_PHASE_OBSERVE && !has_nodes(&c->target))
 		return error_set(error, -EINVAL, "phase %s needs target.contactPoints (ASTRA_HOSTNAME)",
 				 config_phase_name(c->phase.initial));
 	if (c->migration.complete && c->phase.initial != CONFIG_PHASE_FINISH)
@@ -109,6 +157,12 @@ int config_check(const struct config *c, struct error *error)
 	rc = check_credentials(&c->origin, "origin", error);
 	if (rc == 0)
 		rc = check_credentials(&c->target, "target", error);
+	if (rc == 0)
+		rc = check_tls(&c->origin, "origin", error);
+	if (rc == 0)
+		rc = check_tls(&c->target, "target", error);
+	if (rc == 0)
+		rc = check_listen_tls(c, error);
 	if (rc < 0)
 		return rc;
 	if (c->auth.client == AUTH_CLIENT_ANY && c->auth.mode != AUTH_CONFIGURED)

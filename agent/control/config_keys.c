@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "net/tls_context.h"
 
 static const struct config_name acceleration_names[] = {
     {"auto", ACCELERATION_AUTO}, {"on", ACCELERATION_ON}, {"off", ACCELERATION_OFF}, {NULL, 0}};
@@ -44,6 +45,9 @@ static const struct config_name phase_names[] = {{"observe", CONFIG_PHASE_OBSERV
 						 {"mirror", CONFIG_PHASE_MIRROR},
 						 {"finish", CONFIG_PHASE_FINISH},
 						 {NULL, 0}};
+static const struct config_name tls_version_names[] = {{"1.2", TLS_1_2}, {"1.3", TLS_1_3}, {NULL, 0}};
+static const struct config_name client_auth_names[] = {
+    {"none", TLS_CLIENT_AUTH_NONE}, {"optional", TLS_CLIENT_AUTH_OPTIONAL}, {"required", TLS_CLIENT_AUTH_REQUIRED}, {NULL, 0}};
 /* ANY, ONE and LOCAL_ONE included: a single-node target in a test has nothing higher to offer. */
 static const struct config_name consistency_names[] = {{"", CONFIG_CONSISTENCY_DEFAULT},
 						       {"ANY", 0},
@@ -249,6 +253,22 @@ static const char *valid_watch(const char *value)
 	{                                                                                 \
 		path, CONFIG_LIST, AT(field), "", 0, 0, NULL, valid, false, allowed, help \
 	}
+#define FILE_NAME(path, field, help) STRING(path, field, "", valid_absolute_or_empty, "an absolute path", help)
+#define TLS(side, cluster)                                                                                          \
+	BOOL(side ".tls.enabled", cluster.tls.enabled, "false", "Speak TLS to this cluster"),                       \
+	    FILE_NAME(side ".tls.caFile", cluster.tls.ca_file, "Certificates that are trusted; empty = the system's"), \
+	    FILE_NAME(side ".tls.certFile", cluster.tls.cert_file,                                                  \
+		      "Certificate and chain to show to it (mutual TLS); PKCS#12 may hold the key as well"),         \
+	    FILE_NAME(side ".tls.keyFile", cluster.tls.key_file, "Private key of certFile"),                         \
+	    FILE_NAME(side ".tls.keyPasswordFile", cluster.tls.key_password_file,                                   \
+		      "File whose first line is the password of the key or of the PKCS#12 file"),                    \
+	    BOOL(side ".tls.verifyHostname", cluster.tls.verify_hostname, "true",                                    \
+		 "A node's certificate has to be for the host that is dialled, or for serverName"),                  \
+	    STRING(side ".tls.serverName", cluster.tls.server_name, "", valid_host_or_empty,                        \
+		   "a host name or address", "Name that is asked for and has to be in every node's certificate; empty = the host"), \
+	    ENUM(side ".tls.minVersion", cluster.tls.lowest, "1.2", tls_version_names, "Lowest version of TLS"),     \
+	    FILE_NAME(side ".secureConnectBundle", cluster.bundle,                                                  \
+		      "Zip file of a cluster behind an SNI proxy (Astra); instead of contactPoints and tls")
 #define MIB (1024u * 1024u)
 #define GIB ((uint64_t)1024 * MIB)
 
@@ -261,6 +281,7 @@ const struct config_key config_keys[] = {
     SECRET("origin.password", origin.password, "Its password; passwordFile is the better place"),
     STRING("origin.passwordFile", origin.password_file, "", valid_absolute_or_empty, "an absolute path",
 	   "File whose first line is the password"),
+    TLS("origin", origin),
     LIST("target.contactPoints", target.contact_points, valid_endpoint,
 	 "hosts, each with :port if it differs", "Nodes of the cluster to move to; needed from mirror on"),
     NUMBER("target.port", target.port, "9042", 1, 65535, "CQL port of the contact points that name none"),
@@ -271,6 +292,8 @@ const struct config_key config_keys[] = {
     ENUM("target.consistency", target.consistency, "", consistency_names,
 	 "Consistency of mirrored writes; empty = the higher of the client's and LOCAL_QUORUM"),
 
+    TLS("target", target),
+
     STRING("listen.address", listen.address, "0.0.0.0", valid_ip, "an IP address",
 	   "Where clients that are pointed at the agent connect to"),
     NUMBER("listen.port", listen.port, "0", 0, 65535, "Port for such clients; 0 = none"),
@@ -280,6 +303,15 @@ const struct config_key config_keys[] = {
 	   "Address that intercepted IPv6 connections are led to; empty = the node's"),
     NUMBER("listen.agentPort", listen.agent_port, "19042", 1, 65535,
 	   "Port that intercepted connections are led to"),
+    FILE_NAME("listen.tls.certFile", listen.cert_file,
+	      "Certificate and chain for clients that speak TLS; empty = they are relayed untouched"),
+    FILE_NAME("listen.tls.keyFile", listen.key_file, "Private key of certFile"),
+    FILE_NAME("listen.tls.keyPasswordFile", listen.key_password_file,
+	      "File whose first line is the password of the key or of the PKCS#12 file"),
+    FILE_NAME("listen.tls.clientCaFile", listen.client_ca_file, "Who signs the certificates of clients"),
+    ENUM("listen.tls.clientAuth", listen.client_auth, "none", client_auth_names,
+	 "Whether clients that speak TLS have to show a certificate"),
+    ENUM("listen.tls.minVersion", listen.lowest, "1.2", tls_version_names, "Lowest version of TLS with clients"),
 
     BOOL("intercept.enabled", intercept.enabled, "true",
 	 "Steer connections of the node's pods to the agent by eBPF"),

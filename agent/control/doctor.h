@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "control/config.h"
 
@@ -44,4 +45,8 @@ enum doctor_grade doctor_run(struct doctor *doctor, const struct config *config)
 void doctor_add_system(struct doctor *doctor);	  /* doctor_system.c: kernel, privileges, mounts, limits */
 void doctor_add_intercept(struct doctor *doctor); /* doctor_intercept.c: what agent/intercept says */
 void doctor_add_node(struct doctor *doctor);	  /* doctor_node.c: ports, files, admin socket */
-void doctor_add_clusters(struct doctor *doctor);  /* doctor_clusters.c: TCP and CQL handshake */
+void doctor_add_clusters(struct doctor *doctor);  /* doctor_clusters.c: TCP, TLS and CQL handshake */
+void doctor_add_tls(struct doctor *doctor);	  /* doctor_tls.c: our certificates and keys */
+
+/* A certificate that has expired or soon will: FAIL or WARN with the remedy; nothing otherwise. */
+void doctor_tls_expiry(struct doctor *doctor, const char *where, const char *subject, time_t not_after, const char *remedy);

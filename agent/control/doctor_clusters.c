@@ -1,81 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The way to each contact point: name, TCP, and one CQL round trip. OPTIONS needs no login
+ * The way to each contact point: name, TCP, TLS, and one CQL round trip. OPTIONS needs no login
  * (native_protocol_v4.spec 4.1.3); its answer names the protocol versions, and whether anything but CQL
  * listens there.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "control/clusters.h"
 #include "control/doctor.h"
+#include "net/connect.h"
+#include "net/stream_tls.h"
 
 #define ANSWER_MAX 4096 /* SUPPORTED of Cassandra 5 is about 250 bytes */
 #define OP_ERROR 0x00
 #define OP_OPTIONS 0x05
 #define OP_SUPPORTED 0x06
 
-static int wait_for(int fd, short events, uint64_t deadline_ns)
-{
-	struct pollfd p = {.fd = fd, .events = events};
-	uint64_t now;
-
-	while ((now = clock_now_ns()) < deadline_ns) {
-		int n = poll(&p, 1, (int)((deadline_ns - now) / 1000000) + 1);
-
-		if (n > 0)
-			return 0;
-		if (n < 0 && errno != EINTR)
-			return -errno;
-	}
-	return -ETIMEDOUT;
-}
-
-static int dial(const struct addrinfo *a, uint64_t deadline_ns)
-{
-	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), code = 0, rc;
-	socklen_t size = sizeof(code);
-
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
-		return fd;
-	rc = errno == EINPROGRESS ? wait_for(fd, POLLOUT, deadline_ns) : -errno;
-	if (rc == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 && code)
-		rc = -code;
-	if (rc == 0)
-		return fd;
-	close(fd);
-	return rc;
-}
-
 /* Sends OPTIONS and reads one frame's header and body. Bytes read, or −errno. */
-static ssize_t ask_options(int fd, uint64_t deadline_ns, unsigned char *answer)
+static ssize_t ask_options(struct stream *stream, uint64_t deadline_ns, unsigned char *answer)
 {
 	static const unsigned char options[9] = {0x04, 0, 0, 0, OP_OPTIONS, 0, 0, 0, 0};
 	size_t used = 0, wanted = 9;
-	int rc;
+	int rc = stream_send_all(stream, options, sizeof(options), deadline_ns);
 
-	if (send(fd, options, sizeof(options), MSG_NOSIGNAL) != sizeof(options))
-		return -errno;
+	if (rc < 0)
+		return rc;
 	while (used < wanted) {
-		ssize_t n;
+		ssize_t n = stream_receive(stream, answer + used, ANSWER_MAX - used, deadline_ns);
 
-		rc = wait_for(fd, POLLIN, deadline_ns);
-		if (rc < 0)
-			return used >= 9 ? (ssize_t)used : rc;
-		n = recv(fd, answer + used, ANSWER_MAX - used, 0);
-		if (n == 0)
-			return used ? (ssize_t)used : -ECONNRESET;
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		used += n > 0 ? (size_t)n : 0;
 		/* A TLS server answers with an alert of 7 bytes, and closes. */
+		if (n <= 0)
+			return used ? (ssize_t)used : n == 0 ? -ECONNRESET : n;
+		used += (size_t)n;
 		if (used >= 9) {
 			uint32_t body = (uint32_t)answer[5] << 24 | (uint32_t)answer[6] << 16 |
 					(uint32_t)answer[7] << 8 | answer[8];
@@ -122,15 +81,15 @@ static void supported_entry(const unsigned char *body, size_t size, const char *
 	}
 }
 
-static void report_answer(struct doctor *d, const char *who, const unsigned char *answer, ssize_t size)
+static void report_answer(struct doctor *d, const char *who, const char *reason, const unsigned char *answer, ssize_t size)
 {
 	char versions[256];
 
 	if (size < 0) {
-		doctor_find(d, DOCTOR_FAIL, "is this the CQL port, and does it speak without TLS?",
-			    "%s accepts connections, but does not answer CQL: %s", who, strerror((int)-size));
+		doctor_find(d, DOCTOR_FAIL, "is this the CQL port, and does it speak TLS just where tls.enabled says so?",
+			    "%s accepts connections, but does not answer CQL: %s", who, reason ? reason : strerror((int)-size));
 	} else if (size >= 2 && answer[0] == 0x15 && answer[1] == 0x03) {
-		doctor_find(d, DOCTOR_FAIL, "give it a listener without TLS for now", "%s speaks TLS", who);
+		doctor_find(d, DOCTOR_FAIL, "set tls.enabled for that cluster, with its CA in tls.caFile", "%s speaks TLS", who);
 	} else if (size >= 9 && (answer[0] & 0x80) && answer[4] == OP_SUPPORTED) {
 		supported_entry(answer + 9, (size_t)size - 9, "PROTOCOL_VERSIONS", versions,
 				sizeof(versions));
@@ -145,52 +104,122 @@ static void report_answer(struct doctor *d, const char *who, const unsigned char
 	}
 }
 
-static void check_node(struct doctor *d, const struct config *c, const char *cluster,
+static void report_tls(struct doctor *d, const char *who, const struct stream *stream)
+{
+	struct stream_tls_peer peer;
+
+	stream_tls_peer(stream, &peer);
+	doctor_find(d, DOCTOR_OK, NULL, "%s: %s, certificate of %s", who, peer.version, peer.subject);
+	doctor_tls_expiry(d, who, peer.subject, peer.not_after, "give that node a new certificate");
+}
+
+/* One address. False: it cannot be reached, and another one may be tried. */
+static bool check_endpoint(struct doctor *d, const struct config *c, const char *who, const struct endpoint *to, bool last)
+{
+	unsigned char answer[ANSWER_MAX];
+	uint64_t deadline = clock_now_ns() + (uint64_t)c->limits.dial_timeout_millis * 1000000u;
+	struct stream stream;
+	struct error why;
+	int rc = stream_connect(to, 0, deadline, &stream, &why);
+	ssize_t size;
+
+	if (rc == -EKEYREJECTED || rc == -EPROTO) {
+		doctor_find(d, DOCTOR_FAIL, "correct tls.caFile, tls.certFile or tls.serverName, or the node's certificate",
+			    "%s: %s", who, why.text);
+		return true;
+	}
+	if (rc < 0) {
+		if (last)
+			doctor_find(d, DOCTOR_FAIL,
+				    rc == -ECONNREFUSED
+					? "is the node up, and is this its CQL port?"
+					: "is there a route, and does no firewall or NetworkPolicy drop it?",
+				    "%s cannot be reached: %s", who, why.text);
+		return false;
+	}
+	if (to->tls)
+		report_tls(d, who, &stream);
+	size = ask_options(&stream, deadline, answer);
+	report_answer(d, who, stream_reason(&stream), answer, size);
+	stream_close(&stream);
+	return true;
+}
+
+static void check_node(struct doctor *d, const struct config *c, enum side side, struct tls_context *tls,
 		       struct config_endpoint node)
 {
+	const struct config_cluster *cluster = side == ORIGIN ? &c->origin : &c->target;
+	const char *name = *cluster->tls.server_name ? cluster->tls.server_name : node.host;
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list = NULL;
-	unsigned char answer[ANSWER_MAX];
+	struct endpoint to = {.tls = tls};
 	char port[8], who[320];
-	int rc, fd = -EHOSTUNREACH;
+	int rc;
 
 	snprintf(port, sizeof(port), "%u", node.port);
-	snprintf(who, sizeof(who), "%s %s port %s", cluster, node.host, port);
+	snprintf(who, sizeof(who), "%s %s port %s", side_name(side), node.host, port);
 	rc = getaddrinfo(node.host, port, &hints, &list);
 	if (rc != 0) {
 		doctor_find(d, DOCTOR_FAIL, "correct the name, or give an address", "%s: %s", who,
 			    gai_strerror(rc));
 		return;
 	}
-	uint64_t deadline = clock_now_ns() + (uint64_t)c->limits.dial_timeout_millis * 1000000u;
-
-	for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next)
-		fd = dial(a, deadline);
+	snprintf(to.names[0], ENDPOINT_NAME, "%s", name);
+	snprintf(to.sni, sizeof(to.sni), "%s", name);
+	for (struct addrinfo *a = list; a; a = a->ai_next) {
+		memcpy(&to.addr.storage, a->ai_addr, a->ai_addrlen);
+		if (check_endpoint(d, c, who, &to, !a->ai_next))
+			break;
+	}
 	freeaddrinfo(list);
-	if (fd < 0) {
-		doctor_find(d, DOCTOR_FAIL,
-			    fd == -ECONNREFUSED
-				? "is the node up, and is this its CQL port?"
-				: "is there a route, and does no firewall or NetworkPolicy drop it?",
-			    "%s cannot be reached: %s", who, strerror(-fd));
+}
+
+static void check_behind_proxy(struct doctor *d, const struct config *c, enum side side, struct clusters *all)
+{
+	struct cluster cluster = {0};
+	struct endpoint to;
+	struct error error;
+	char who[400], text[ADDR_TEXT_MAX];
+
+	if (clusters_open_one(all, c, side, NULL, &cluster, &error) < 0) {
+		doctor_find(d, DOCTOR_FAIL, "download the bundle anew, and see that this node may reach the metadata service and the proxy",
+			    "%s", error.text);
 		return;
 	}
-	ssize_t size = ask_options(fd, deadline, answer);
+	doctor_find(d, DOCTOR_OK, NULL, "%s: the metadata service names %u nodes behind %s", side_name(side), cluster.node_count,
+		    addr_format(&cluster.nodes[0], text));
+	for (unsigned i = 0; i < cluster.node_count; i++) {
+		cluster_endpoint(&cluster, i, &to);
+		snprintf(who, sizeof(who), "%s node %s by %s", side_name(side), to.sni, addr_format(&to.addr, text));
+		check_endpoint(d, c, who, &to, true);
+	}
+}
 
-	close(fd);
-	report_answer(d, who, answer, size);
+static void check_cluster(struct doctor *d, const struct config *c, enum side side)
+{
+	const struct config_cluster *cluster = side == ORIGIN ? &c->origin : &c->target;
+	struct clusters all = {0};
+	struct tls_settings settings;
+	struct error error;
+
+	if (*cluster->bundle)
+		check_behind_proxy(d, c, side, &all);
+	else if (clusters_tls_settings(cluster, &settings) && tls_context_new(&settings, &all.tls[side], &error) < 0)
+		doctor_find(d, DOCTOR_NOTE, NULL, "%s was not asked: its certificates cannot be used (see below)", side_name(side));
+	else
+		for (size_t i = 0; i < cluster->contact_points.count; i++)
+			check_node(d, c, side, all.tls[side], config_endpoint(cluster, i));
+	clusters_close(&all);
 }
 
 static void check_clusters(struct doctor *d, const struct config *c, void *context)
 {
 	(void)context;
-	for (size_t i = 0; i < c->origin.contact_points.count; i++)
-		check_node(d, c, "origin", config_endpoint(&c->origin, i));
-	for (size_t i = 0; i < c->target.contact_points.count; i++)
-		check_node(d, c, "target", config_endpoint(&c->target, i));
-	if (!c->origin.contact_points.count)
+	check_cluster(d, c, ORIGIN);
+	check_cluster(d, c, TARGET);
+	if (!c->origin.contact_points.count && !*c->origin.bundle)
 		doctor_find(d, DOCTOR_NOTE, NULL,
 			    "origin.contactPoints is empty: the origin is learned from the clients");
-	if (!c->target.contact_points.count)
+	if (!c->target.contact_points.count && !*c->target.bundle)
 		doctor_find(d, DOCTOR_NOTE, NULL, "target.contactPoints is empty: nothing can be mirrored");
 }
 

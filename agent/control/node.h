@@ -5,6 +5,7 @@
 
 #include "base/metrics.h"
 #include "control/admin.h"
+#include "control/clusters.h"
 #include "control/config.h"
 #include "control/http.h"
 #include "cutover/phase.h"
@@ -29,6 +30,7 @@ struct node {
 	unsigned strays_found, strays_closed;
 	uint64_t started_ns;
 	struct metrics *metrics; /* of the main thread */
+	struct clusters clusters; /* certificates and nodes, kept fresh */
 	struct relay relay;
 	struct mirror mirror;
 	struct recovery_found recovered;

@@ -22,26 +22,6 @@
 
 #define KEEP_SECONDS 5
 
-static int resolve_cluster(const struct config_cluster *from, const char *name, struct cluster *to, struct error *error)
-{
-	struct error why;
-
-	to->username = from->username;
-	to->password = from->password;
-	for (size_t i = 0; i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
-		struct config_endpoint e = config_endpoint(from, i);
-		char text[300];
-		int r;
-
-		snprintf(text, sizeof(text), strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
-		r = addr_resolve(text, e.port, &to->nodes[to->node_count], &why);
-		if (r < 0)
-			return error_set(error, r, "%s.contactPoints: %s", name, why.text);
-		addr_unmap(&to->nodes[to->node_count++]);
-	}
-	return 0;
-}
-
 static int literal(const char *text, uint32_t port, const char *key, struct addr *ret, struct error *error)
 {
 	struct error why;
@@ -100,12 +80,10 @@ static int listen_addresses(const struct config *c, struct relay_options *o, str
 	return 0;
 }
 
-static int relay_options_from(const struct config *c, struct relay_options *o, struct error *error)
+static int relay_options_from(const struct config *c, struct clusters *clusters, struct relay_options *o, struct error *error)
 {
-	int r = resolve_cluster(&c->origin, "origin", &o->cluster[ORIGIN], error);
+	int r = clusters_open(clusters, c, o, error);
 
-	if (r == 0)
-		r = resolve_cluster(&c->target, "target", &o->cluster[TARGET], error);
 	if (r < 0)
 		return r;
 	o->workers = config_workers(c);
@@ -161,9 +139,9 @@ static void on_second(uv_timer_t *timer)
 		steer_tick(n);
 	gaps_tick(n);
 	queues_tick(n);
-	metric_set(n->metrics, METRIC_JOURNAL_WRITTEN, atomic_load(&n->mirror.journals.written));
-	metric_set(n->metrics, METRIC_JOURNAL_HELD, atomic_load(&n->mirror.journals.held));
+	mirror_tick(&n->mirror, n->metrics);
 	vigil_tick(n);
+	clusters_tick(&n->clusters, &n->loop, n->metrics);
 	metric_set(n->metrics, METRIC_PREPARED_ENTRIES, prepared_map_count(n->relay.prepared));
 	if (++n->seconds % KEEP_SECONDS == 0 && !n->keep_running) {
 		n->keep_running = true;
@@ -336,7 +314,7 @@ static int open_mirror(struct node *n, struct error *error)
 static int start(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
-	int r = relay_options_from(c, &n->relay.options, error);
+	int r = relay_options_from(c, &n->clusters, &n->relay.options, error);
 
 	if (r < 0)
 		return r;
@@ -422,7 +400,7 @@ int agent_run(const struct config *config, struct error *error)
 	if (n->intercept)
 		steer_stop(n);
 	vigil_stop(n);
-	while (n->keep_running)
+	while (n->keep_running || n->clusters.running)
 		uv_run(&n->loop, UV_RUN_ONCE);
 	if (handover_given(n)) {
 		handover_end(n);
@@ -442,6 +420,7 @@ int agent_run(const struct config *config, struct error *error)
 	bool busy = uv_loop_close(&n->loop) < 0; /* a look-up of a name cannot be called off, and tells the loop when it ends */
 	relay_done(&n->relay);
 	mirror_close(&n->mirror);
+	clusters_close(&n->clusters);
 	metrics_unregister(n->metrics);
 	free(n->metrics);
 	free(n->learned);
@@ -465,20 +444,22 @@ static void preflight_found(void *context, enum preflight_grade grade, const cha
 
 static void check_clusters(struct doctor *doctor, const struct config *config, void *context)
 {
+	struct clusters clusters = {0};
 	struct cluster cluster[SIDES] = {0};
 	struct error error;
 
 	(void)context;
-	if (!config->origin.contact_points.count || !config->target.contact_points.count) {
+	if ((!config->origin.contact_points.count && !*config->origin.bundle) ||
+	    (!config->target.contact_points.count && !*config->target.bundle)) {
 		doctor_find(doctor, DOCTOR_NOTE, NULL, "origin and target are not both configured: schema and clocks were not compared");
 		return;
 	}
-	if (resolve_cluster(&config->origin, "origin", &cluster[ORIGIN], &error) < 0 ||
-	    resolve_cluster(&config->target, "target", &cluster[TARGET], &error) < 0) {
-		doctor_find(doctor, DOCTOR_FAIL, "correct the address", "%s", error.text);
-		return;
-	}
-	preflight_run(cluster, 0, config->limits.max_clock_skew_millis, preflight_found, doctor);
+	if (clusters_open_one(&clusters, config, ORIGIN, NULL, &cluster[ORIGIN], &error) < 0 ||
+	    clusters_open_one(&clusters, config, TARGET, NULL, &cluster[TARGET], &error) < 0)
+		doctor_find(doctor, DOCTOR_FAIL, "correct the address, or the file that is named", "%s", error.text);
+	else
+		preflight_run(cluster, 0, config->limits.max_clock_skew_millis, preflight_found, doctor);
+	clusters_close(&clusters);
 }
 
 void run_doctor_checks(struct doctor *doctor)

@@ -164,11 +164,13 @@ static void watch_work(uv_work_t *work)
 	const struct cluster *c = &n->relay.options.cluster[ORIGIN];
 	struct look l = {.found = n->learned, .port = watch_port(n->config)};
 	struct client *client;
+	struct endpoint to;
 	struct error error;
 
 	n->learned_count = 0;
 	for (unsigned i = 0; i < c->node_count; i++) {
-		if (client_open(&client, &c->nodes[i], c->username, c->password, n->relay.options.mark, 3000, &error) < 0)
+		cluster_endpoint(c, i, &to);
+		if (client_open(&client, c, &to, n->relay.options.mark, 3000, &error) < 0)
 			continue;
 		if (client_query(client, "SELECT rpc_address FROM system.local", CL_ONE, peer_row, &l, &error) == 0 &&
 		    client_query(client, "SELECT rpc_address FROM system.peers", CL_ONE, peer_row, &l, &error) == 0)

@@ -49,9 +49,11 @@ static void measure(struct vigil *v, enum side side)
 	for (unsigned i = 0; i < c->node_count && !k->known && !atomic_load(&v->stopping); i++) {
 		struct client *client = NULL;
 		struct error error = {""};
+		struct endpoint to;
 
 		addr_format(&c->nodes[i], k->node);
-		k->known = client_open(&client, &c->nodes[i], c->username, c->password, o->mark, QUESTION_MS, &error) == 0 &&
+		cluster_endpoint(c, i, &to);
+		k->known = client_open(&client, c, &to, o->mark, QUESTION_MS, &error) == 0 &&
 			       skew_measure(client, &k->skew, &error) == 0;
 		snprintf(k->error, sizeof(k->error), "%s", error.text);
 		client_close(client);

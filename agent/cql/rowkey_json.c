@@ -3,7 +3,8 @@
  * INSERT … JSON: finds the members of a document's outermost object. Their values are not interpreted: the
  * server reads them again as fromJson(?), with the type of the column that it knows.
  *
- * The server has accepted the document before, so this reader is not strict; what it cannot follow is −ENOKEY.
+ * The server has accepted the document before, so this reader is not strict; what it cannot follow is
+ * −ENOKEY.
  */
 #include <errno.h>
 #include <sys/types.h>

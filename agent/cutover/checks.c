@@ -160,7 +160,7 @@ void check_debts(const char *directory, enum side missing, check_found found, vo
 
 	if (opaque) {
 		snprintf(text, sizeof(text), "%" PRIu64 " connections cannot be read (TLS); their writes are not mirrored", opaque);
-		found(context, CHECK_OBSTACLE, text, "let those clients connect without TLS on this node");
+		found(context, CHECK_OBSTACLE, text, "give the agent a certificate that those clients trust (listen.tls.certFile), or let them connect without TLS on this node");
 	}
 }
 

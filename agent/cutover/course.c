@@ -70,7 +70,7 @@ static void offer_direct(struct relay *r)
 	const struct cluster *c = &r->options.cluster[TARGET];
 	struct error error;
 
-	if (r->options.configured_auth || !r->options.kernel_direct)
+	if (r->options.configured_auth || !r->options.kernel_direct || c->tls || r->options.client_tls)
 		return;
 	for (unsigned i = 0; i < c->node_count; i++)
 		nodes[i] = &c->nodes[i].sa;

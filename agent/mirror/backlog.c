@@ -25,7 +25,7 @@ bool backlog_held(const struct dispatch *d, const struct record *r)
 
 bool backlog_flows(const struct dispatch *d, const struct record *r)
 {
-	return d->queued + d->waiting < DISPATCH_LIVE && journal_waiting(d->journal) == 0 &&
+	return d->queued + d->waiting < DISPATCH_LIVE && !d->fences && journal_waiting(d->journal) == 0 &&
 	       atomic_load_explicit(&d->mirror->recovered_barriers, memory_order_relaxed) == 0 &&
 	       (r->kind == RECORD_MARK || !backlog_held(d, r));
 }
@@ -170,10 +170,9 @@ static void refill_own(struct dispatch *d)
 			return;
 		if (!journal_refill(d->journal, d->fences ? fence_end(d->fences) : UINT64_MAX, take, d))
 			return;
-		/* A TRUNCATE of a table on hold waits, and with it what came after it. */
-		if (!d->fences || (d->fences->kind == RECORD_BARRIER && mirror_holds(d->mirror, d->worker, d->fences)))
-			return;
 		r = d->fences;
+		if (!r || (r->kind == RECORD_BARRIER && backlog_held(d, r)))
+			return;
 		d->fences = r->next;
 		dispatch_enqueue(d, r);
 	}

@@ -14,6 +14,7 @@
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
+#include "mirror/rowsync.h"
 #include "mirror/tables.h"
 #include "mirror/tap.h"
 #include "mirror/target.h"
@@ -306,6 +307,8 @@ void dispatch_applied(struct dispatch *d, struct record *r)
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
 	ailing_well(d->ailing, r->cell);
+	if (r->statement == STATEMENT_SCHEMA && d->mirror->rowsync)
+		rowsync_schema_changed(d->mirror->rowsync, NULL);
 	finish(d, r, true);
 	if (dispatch_idle(d) && d->settled)
 		d->settled(d);

@@ -99,6 +99,7 @@ int journal_file_open(int directory, const char *name, struct journal_file **ret
 		goto out;
 	}
 	f->recovered = true;
+	madvise(f->base, f->size, MADV_POPULATE_READ);
 	*ret = f;
 	return 0;
 out:

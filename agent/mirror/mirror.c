@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "mirror/dead.h"
 #include "mirror/recovery.h"
 #include "mirror/rowsync.h"
@@ -82,6 +83,23 @@ int mirror_look(struct mirror *m, struct error *error)
 	}
 	say_found(&found);
 	return r;
+}
+
+void mirror_tick(struct mirror *m, struct metrics *metrics)
+{
+	struct rowsync_counters c = {0};
+
+	if (m->rowsync)
+		rowsync_count(m->rowsync, &c);
+	metric_set(metrics, METRIC_ROWSYNC_WAITING, c.queued + c.running);
+	metric_set(metrics, METRIC_ROWSYNC_DONE, c.done);
+	metric_set(metrics, METRIC_ROWSYNC_FAILED, c.failed);
+	metric_set(metrics, METRIC_ROWSYNC_MERGED, c.merged);
+	metric_set(metrics, METRIC_ROWSYNC_ROWS, c.rows);
+	metric_set(metrics, METRIC_ROWSYNC_REPAIRED, c.repaired);
+	metric_set(metrics, METRIC_ROWSYNC_DELETED, c.deleted);
+	metric_set(metrics, METRIC_JOURNAL_WRITTEN, atomic_load(&m->journals.written));
+	metric_set(metrics, METRIC_JOURNAL_HELD, atomic_load(&m->journals.held));
 }
 
 void mirror_stop(struct mirror *m)

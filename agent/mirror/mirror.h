@@ -20,6 +20,7 @@
 enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 
 struct dead;
+struct metrics;
 struct recovery;
 struct rowsync;
 struct table_size;
@@ -59,6 +60,8 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 		struct error *error);
 /* Takes over what lives of the agent left that have ended since mirror_open(). Main thread, while the workers run. 0, or −errno with the reason. */
 int mirror_look(struct mirror *m, struct error *error);
+/* Once a second, main thread: counters of what workers share. */
+void mirror_tick(struct mirror *m, struct metrics *metrics);
 /* Row syncs end; what is not done waits in the journal. Before relay_stop(). */
 void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */

@@ -208,7 +208,9 @@ static const char *remedy_for(int code)
 		return "is the node up, and is this its CQL port?";
 	case -EPROTO:
 	case -ECONNRESET:
-		return "is this the CQL port, and does it speak without TLS?";
+		return "is this the CQL port, and does it speak TLS just where tls.enabled says so?";
+	case -EKEYREJECTED:
+		return "correct tls.caFile or tls.serverName, or give the node another certificate";
 	case -EAGAIN:
 		return "are enough nodes of that cluster up? (system_auth should be replicated to each of "
 		       "them)";
@@ -226,10 +228,12 @@ static struct client *check_node(struct preflight *p, enum side side, unsigned n
 	const struct cluster *cluster = &p->cluster[side];
 	struct node_facts facts;
 	struct client *c = NULL;
+	struct endpoint to;
 	struct error error = {0};
-	int rc = client_open(&c, &cluster->nodes[node], cluster->username, cluster->password, p->mark,
-			     QUESTION_MS, &error);
+	int rc;
 
+	cluster_endpoint(cluster, node, &to);
+	rc = client_open(&c, cluster, &to, p->mark, QUESTION_MS, &error);
 	if (rc == 0)
 		rc = ask_local(c, &facts, &error);
 	if (rc < 0) {

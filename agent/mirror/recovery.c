@@ -129,7 +129,8 @@ static int count_entries(struct recovery *r, struct journal_file *f, enum side *
 		enum journal_state state = journal_state(e);
 		struct journal_entry *mine = (struct journal_entry *)e;
 
-		mine->state = (uint8_t)state;
+		if (mine->state != state) /* a store makes the page dirty */
+			mine->state = (uint8_t)state;
 		if (journal_kind(e) == ENTRY_PREPARED)
 			remember(r, journal_body(e));
 		else if (state != ENTRY_DONE) {

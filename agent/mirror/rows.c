@@ -183,6 +183,8 @@ static void told(struct worker *w, void *context)
 		dispatch_applied(d, r);
 	} else if (result == -ECANCELED) {
 		dispatch_postpone(d, r);
+	} else if (result == -ENOENT) {
+		dispatch_failed(d, r, CQL_INVALID); /* the table may still be on its way */
 	} else {
 		d->flying--;
 		dispatch_give_up(d, r, rows_cause(r, result));

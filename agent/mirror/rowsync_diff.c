@@ -2,10 +2,10 @@
 /*
  * What has to be written so that one side's row becomes the other's. Pure: rows in, changes out.
  *
- * The side that is written was read first. So a cell that it shows, and that the truth, read later, does not have,
- * was really deleted; the other way round a write that was mirrored between the two reads would be taken for a
- * leftover and deleted. What is deleted is deleted under its own timestamp: that wins the tie and harms nothing
- * newer.
+ * The side that is written was read first. So a cell that it shows, and that the truth, read later, does not
+ * have, was really deleted; the other way round a write that was mirrored between the two reads would be
+ * taken for a leftover and deleted. What is deleted is deleted under its own timestamp: that wins the tie and
+ * harms nothing newer.
  *
  * Stamps that cannot be read (row markers; elements of collections before Cassandra 5) are replaced by the
  * horizon: a moment so long ago that no older write can still be on its way.
@@ -82,10 +82,10 @@ static struct stamp stamp_of(struct span written, struct span ttl, int64_t read_
 	return s;
 }
 
-/* Gives the cells the stamps of WRITETIME and TTL, lists with an entry for each element. Of a UDT they count the
- * fields that are null, too. */
-static void put_stamps(const struct schema_column *c, struct cells *cells, struct span written, struct span ttl,
-		       int64_t read_s)
+/* Gives the cells the stamps of WRITETIME and TTL, lists with an entry for each element. Of a UDT they count
+ * the fields that are null, too. */
+static void put_stamps(const struct schema_column *c, struct cells *cells, struct span written,
+		       struct span ttl, int64_t read_s)
 {
 	struct sequence w = sequence_of(written), t = sequence_of(ttl);
 	struct span one, two;
@@ -96,8 +96,9 @@ static void put_stamps(const struct schema_column *c, struct cells *cells, struc
 	for (unsigned i = 0; sequence_next(&w, &one); i++) {
 		two = (struct span){0};
 		sequence_next(&t, &two);
-		if (c->shape == SHAPE_UDT && (at == cells->count || cells->cell[at].key.data[1] != (uint8_t)i ||
-					      cells->cell[at].key.data[0] != (uint8_t)(i >> 8)))
+		if (c->shape == SHAPE_UDT &&
+		    (at == cells->count || cells->cell[at].key.data[1] != (uint8_t)i ||
+		     cells->cell[at].key.data[0] != (uint8_t)(i >> 8)))
 			continue;
 		if (at < cells->count)
 			cells->cell[at++].stamp = stamp_of(one, two, read_s);
@@ -155,7 +156,8 @@ static void read_cells(struct diff *d, const struct schema_column *c, const stru
 	*ret = (struct cells){0};
 	if (!row || !row->cells[3 * at].data)
 		return;
-	struct span value = row->cells[3 * at], written = row->cells[3 * at + 1], ttl = row->cells[3 * at + 2];
+	struct span value = row->cells[3 * at], written = row->cells[3 * at + 1],
+		    ttl = row->cells[3 * at + 2];
 
 	/* Each element takes at least its length of 4 bytes. */
 	ret->cell = arena_take(&d->arena, (value.size / 4 + 1) * sizeof(*ret->cell));
@@ -382,8 +384,8 @@ static bool values_equal(const struct cell *a, const struct cell *b, unsigned co
 	return true;
 }
 
-/* Adds [begin, end) at the list's end or, from the last to the first, at its beginning; nothing under an older
- * timestamp than `least`. */
+/* Adds [begin, end) at the list's end or, from the last to the first, at its beginning; nothing under an
+ * older timestamp than `least`. */
 static void put_list(struct diff *d, const struct schema_column *c, const struct cells *from, unsigned begin,
 		     unsigned end, bool prepend, int64_t least)
 {
@@ -399,8 +401,8 @@ static void put_list(struct diff *d, const struct schema_column *c, const struct
 }
 
 /*
- * A list's elements have keys that each coordinator invents, so nothing tells which is which. Equal values are
- * left alone, missing ones added at either end; everything else is written anew.
+ * A list's elements have keys that each coordinator invents, so nothing tells which is which. Equal values
+ * are left alone, missing ones added at either end; everything else is written anew.
  */
 static void diff_list(struct diff *d, const struct schema_column *c, const struct cells *from,
 		      const struct cells *to)
@@ -443,16 +445,24 @@ static void drop_row(struct diff *d, const struct row *row, unsigned begin, unsi
 	d->verify = true; /* a marker may be newer than all cells */
 }
 
+/* Older, or of one age and living longer. */
+static bool marks_better(const struct change *a, const struct change *b)
+{
+	if (a->written != b->written)
+		return a->written < b->written;
+	return b->expires > 0 && (a->expires == 0 || a->expires > b->expires);
+}
+
 /*
- * The row's existence, of which only INSERT says something: as old as the oldest cell that is written, so that
- * whatever deletes that deletes the marker as well.
+ * The row's existence, of which only INSERT says something: as old as the oldest cell that is written, so
+ * that whatever deletes that deletes the marker as well.
  */
 static void mark_row(struct diff *d, bool exists)
 {
 	const struct change *oldest = NULL;
 
 	for (size_t i = 0; i < d->count; i++)
-		if (d->changes[i].kind > CHANGE_MARK && (!oldest || d->changes[i].written < oldest->written))
+		if (d->changes[i].kind > CHANGE_MARK && (!oldest || marks_better(&d->changes[i], oldest)))
 			oldest = &d->changes[i];
 	if (exists && !oldest)
 		return;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From relations to selections: the relations of the primary key, in the schema's order, each combination of
- * IN's alternatives on its own. (A SELECT with IN on a clustering column may not ask for a collection, and SERIAL
- * reads one partition at a time.)
+ * IN's alternatives on its own. (A SELECT with IN on a clustering column may not ask for a collection, and
+ * SERIAL reads one partition at a time.)
  */
 #include <errno.h>
 
@@ -90,6 +90,7 @@ static int make_clause(struct plan *p, unsigned from, unsigned to, const unsigne
 			rc = -ENOKEY;
 		text_add(&values, t->values.data, t->values.size);
 		ret->value_count += t->value_count;
+		ret->literals |= t->value_count != 1 || t->text.size != 1;
 	}
 	if (text.failed || values.failed)
 		rc = -ENOMEM;
@@ -105,19 +106,11 @@ static int make_clause(struct plan *p, unsigned from, unsigned to, const unsigne
 }
 
 /* Only bound values tell which partition it is: one key may be written in many ways. */
-static uint64_t hash_of(const struct plan *p, const struct clause *c, const unsigned *choice)
+static uint64_t hash_of(const struct clause *c)
 {
-	for (unsigned i = 0; i < p->partition; i++) {
-		const struct rowkey_term *t = p->relations[i]->terms;
-
-		for (unsigned n = choice[i]; n; n--)
-			t = t->next;
-		if (t->value_count != 1 || t->text.size != 1)
-			return 0;
-	}
 	uint64_t hash = XXH64(c->values.data, c->values.size, 0);
 
-	return hash ? hash : 1;
+	return c->literals ? 0 : hash ? hash : 1;
 }
 
 /* Counts `choice` on; false after the last combination. */
@@ -160,7 +153,7 @@ static int make_selections(struct plan *p, const struct rowkey_statement *s, con
 			rc = make_clause(p, p->partition, p->count, choice, &x->range);
 		if (rc)
 			return rc;
-		x->hash = hash_of(p, &x->partition, choice);
+		x->hash = hash_of(&x->partition);
 		**tail = x;
 		*tail = &x->next;
 	} while (next_choice(p, choice));

@@ -2,7 +2,9 @@
 /*
  * Inside row sync:
  *
- *   rowsync.c        submit, merge, order, back-off, threads
+ *   rowsync.c        threads, back-off, results
+ *   rowsync_job.c    a request ─▶ a job
+ *   rowsync_queue.c  which job comes next, which become one
  *   rowsync_plan.c   statements and schema ─▶ selections: one WHERE for each key or range
  *   rowsync_read.c   selections ─▶ rows with their stamps
  *   rowsync_diff.c   rows of both sides ─▶ changes
@@ -19,8 +21,8 @@
 #include "mirror/rowsync.h"
 #include "mirror/schema.h"
 
-/* How long a write may be on its way: Cassandra's write time-out (2 s) and two clocks, with room to spare. What
- * is older than this has arrived wherever it could. */
+/* How long a write may be on its way: Cassandra's write time-out (2 s) and two clocks, with room to spare.
+ * What is older than this has arrived wherever it could. */
 #define SETTLE_US 10000000
 
 /* ------------------------------------------------------------- text that grows */
@@ -47,11 +49,12 @@ void text_value_long(struct text *t, int64_t v);
 struct clause {
 	struct span text, values;
 	unsigned value_count;
+	bool literals; /* among its terms: such a text hardly comes again */
 };
 
 struct selection {
 	struct selection *next;
-	struct table_name name; /* as `from` calls it */
+	struct table_name name;	 /* as `from` calls it */
 	struct clause partition; /* "k" = ? */
 	struct clause range;	 /* AND "c" = ? …; empty text: none */
 	bool rows;		 /* false: only the partition's static columns */
@@ -80,8 +83,9 @@ struct row_set {
 };
 
 /*
- * Adds what `selection` finds on `client`'s cluster, asking for the columns of `columns` (the origin's view, so
- * that both sides give the same ones) with the stamps that `own` can give. 0, −E2BIG, or what client_ask() said.
+ * Adds what `selection` finds on `client`'s cluster, asking for the columns of `columns` (the origin's view,
+ * so that both sides give the same ones) with the stamps that `own` can give. 0, −E2BIG, or what client_ask()
+ * said.
  */
 int rows_read(struct row_set *set, struct client *client, const struct selection *selection,
 	      const struct schema_table *columns, const struct schema_table *own, uint16_t consistency,
@@ -164,8 +168,8 @@ struct write_list {
 void write_changes(struct write_list *l, const struct schema_table *table, const char *quoted,
 		   const struct row *row, struct change *changes, size_t count, int64_t now_s);
 /*
- * Sends all: as one logged batch when `atomic`, else in batches of a bearable size. `ret_split` is set when the
- * cluster refused the batch as too large and got the statements one by one. 0 or what client_ask() said.
+ * Sends all: as one logged batch when `atomic`, else in batches of a bearable size. `ret_split` is set when
+ * the cluster refused the batch as too large and got the statements one by one. 0 or what client_ask() said.
  */
 int write_send(const struct write_list *l, struct client *client, bool atomic, bool *ret_split,
 	       struct error *error);
@@ -220,8 +224,8 @@ struct sync_shared {
 int sync_plan_cached(struct sync_shared *s, struct sync *y);
 
 /*
- * One attempt. 0 or the reason as in rowsync_job.done; *ret_wait_ns > 0 with −EAGAIN: try again after that time,
- * nothing has failed. `ret_table`: where it went wrong.
+ * One attempt. 0 or the reason as in rowsync_job.done; *ret_wait_ns > 0 with −EAGAIN: try again after that
+ * time, nothing has failed. `ret_table`: where it went wrong.
  */
 int sync_attempt(struct sync_shared *s, struct worker_thread *w, struct sync *y, uint64_t *ret_wait_ns,
 		 struct table_name *ret_table, struct error *error);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads rows with the stamps of their cells. The statics of a partition are read by a question of their own: a
- * row that is gone shows none, and a partition may have nothing else.
+ * Reads rows with the stamps of their cells. The statics of a partition are read by a question of their own:
+ * a row that is gone shows none, and a partition may have nothing else.
  */
 #include <errno.h>
 #include <time.h>
@@ -200,6 +200,7 @@ static int ask(struct reading *r, struct client *client, const struct selection 
 		    .consistency = consistency,
 		    .value_count = (uint16_t)(s->partition.value_count + (range ? s->range.value_count : 0)),
 		    .values = span_of(values.data, values.size),
+		    .prepare = !s->partition.literals && !(range && s->range.literals),
 		};
 
 		rc = client_ask(client, &q, on_row, r, error);

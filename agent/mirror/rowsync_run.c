@@ -4,12 +4,13 @@
  *
  *   schemas ─▶ read the side that is written ─▶ read the truth ─▶ differences ─▶ write ─▶ [look again]
  *
- * In that order: see rowsync_diff.c. A write that one replica has confirmed need not be visible at LOCAL_QUORUM
- * yet. So before something that is younger than SETTLE_US is deleted or overruled the truth is read once more at
- * ALL; where that cannot be had the job waits until the thing is old.
+ * In that order: see rowsync_diff.c. A write that one replica has confirmed need not be visible at
+ * LOCAL_QUORUM yet. So before something that is younger than SETTLE_US is deleted or overruled the truth is
+ * read once more at ALL; where that cannot be had the job waits until the thing is old.
  *
- * What is written under the horizon, because no stamp tells the right time, is looked at afterwards; if something
- * newer than the horizon is in its way the job comes back after SETTLE_US, with the time of its first look.
+ * What is written under the horizon, because no stamp tells the right time, is looked at afterwards; if
+ * something newer than the horizon is in its way the job comes back after SETTLE_US, with the time of its
+ * first look.
  */
 #include <errno.h>
 
@@ -47,6 +48,7 @@ static int connect_side(struct attempt *a, enum side side)
 	const struct relay_options *relay = a->shared->options->relay;
 	const struct cluster *c = &relay->cluster[side];
 	struct worker_thread *w = a->worker;
+	struct endpoint to;
 
 	if (w->client[side] && !client_broken(w->client[side]))
 		return 0;
@@ -54,13 +56,9 @@ static int connect_side(struct attempt *a, enum side side)
 	w->client[side] = NULL;
 	if (!c->node_count)
 		return error_set(a->error, -ENOTCONN, "no node of the %s is known", side_name(side));
-	const struct addr *node = &c->nodes[w->node[side]++ % c->node_count];
-
+	cluster_endpoint(c, w->node[side]++ % c->node_count, &to);
 	/* Whatever it was: another node, or later. */
-	return client_open(&w->client[side], node, c->username, c->password, relay->mark, TIMEOUT_MS,
-			   a->error) < 0
-		   ? -ENOTCONN
-		   : 0;
+	return client_open(&w->client[side], c, &to, relay->mark, TIMEOUT_MS, a->error) < 0 ? -ENOTCONN : 0;
 }
 
 /* ------------------------------------------------------------- tables */
@@ -82,12 +80,14 @@ static int compare_tables(struct attempt *a, const struct table_work *t)
 		const struct schema_column *c = &from->columns[i];
 
 		/* Both are in one order; the other side may have more of the later kinds. */
-		while (k < to->count && (to->columns[k].kind < c->kind ||
-					 (to->columns[k].kind == c->kind && strcmp(to->columns[k].name, c->name))))
+		while (k < to->count &&
+		       (to->columns[k].kind < c->kind ||
+			(to->columns[k].kind == c->kind && strcmp(to->columns[k].name, c->name))))
 			k++;
 		if (k == to->count || to->columns[k].kind != c->kind || to->columns[k].shape != c->shape)
-			return error_set(a->error, -ENOENT, "%s: column %s is not there on the %s in that form",
-					 from->quoted, c->quoted, side_name(a->to));
+			return error_set(a->error, -ENOENT,
+					 "%s: column %s is not there on the %s in that form", from->quoted,
+					 c->quoted, side_name(a->to));
 		k++;
 	}
 	return 0;

@@ -9,11 +9,11 @@
 
 #include "mirror/rowsync_priv.h"
 
-#define VALUES_MAX 65535u	 /* a [short] counts them */
-#define PART_STATEMENTS 100u	 /* of a batch that need not be whole */
-#define PART_BYTES (32u << 10)	 /* below batch_size_fail_threshold's 50 KiB */
-#define DROPS_MAX 1000u		 /* in one DELETE */
-#define TTL_MAX 630720000	 /* seconds, 20 years: Cassandra's limit */
+#define VALUES_MAX 65535u      /* a [short] counts them */
+#define PART_STATEMENTS 100u   /* of a batch that need not be whole */
+#define PART_BYTES (32u << 10) /* below batch_size_fail_threshold's 50 KiB */
+#define DROPS_MAX 1000u	       /* in one DELETE */
+#define TTL_MAX 630720000      /* seconds, 20 years: Cassandra's limit */
 
 static struct write *add_write(struct write_list *l)
 {
@@ -49,7 +49,8 @@ static void put_using(struct write *w, const struct change *x, int64_t now_s)
 {
 	int64_t ttl = x->expires > 0 ? x->expires - now_s : 0;
 
-	text_put(&w->text, x->expires == EXPIRES_DEFAULT ? " USING TIMESTAMP ?" : " USING TIMESTAMP ? AND TTL ?");
+	text_put(&w->text,
+		 x->expires == EXPIRES_DEFAULT ? " USING TIMESTAMP ?" : " USING TIMESTAMP ? AND TTL ?");
 	put_long(w, x->written);
 	if (x->expires == EXPIRES_DEFAULT)
 		return;
@@ -73,8 +74,9 @@ static void put_where(struct write *w, const struct schema_table *t, const struc
 	w->value_count += keys;
 }
 
-static void mark(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		 const struct change *x, int64_t now_s)
+/* INSERT, which marks the row, with the cells that share the marker's stamp. */
+static void mark(struct write_list *l, const struct schema_table *t, const char *quoted,
+		 const struct row *row, const struct change *x, size_t count, int64_t now_s)
 {
 	struct write *w = add_write(l);
 	unsigned keys = t->partition + t->clustering;
@@ -87,18 +89,23 @@ static void mark(struct write_list *l, const struct schema_table *t, const char 
 		text_put(&w->text, i ? ", " : " (");
 		text_put(&w->text, t->columns[i].quoted);
 	}
-	for (unsigned i = 0; i < keys; i++)
-		text_put(&w->text, i ? ", ?" : ") VALUES (?");
-	text_put(&w->text, ")");
 	text_add(&w->values, row->key.data, row->key.size);
 	w->value_count += keys;
+	for (size_t i = 1; i < count; i++) {
+		text_put(&w->text, ", ");
+		text_put(&w->text, x[i].column->quoted);
+		put_value(w, x[i].value);
+	}
+	for (size_t i = 0; i < keys + count - 1; i++)
+		text_put(&w->text, i ? ", ?" : ") VALUES (?");
+	text_put(&w->text, ")");
 	put_using(w, x, now_s);
-	l->repaired++;
+	l->repaired += count;
 }
 
 /* DELETE of columns, elements and fields with one timestamp, or of the row. */
-static void drop(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		 const struct change *x, size_t count)
+static void drop(struct write_list *l, const struct schema_table *t, const char *quoted,
+		 const struct row *row, const struct change *x, size_t count)
 {
 	struct write *w = add_write(l);
 
@@ -124,12 +131,14 @@ static void drop(struct write_list *l, const struct schema_table *t, const char 
 	l->deleted += count;
 }
 
-/* Elements of one column as the collection that is added; backwards where each was to come before the last. */
+/* Elements of one column as the collection that is added; backwards where each was to come before the last.
+ */
 static void put_collection(struct write *w, const struct change *x, size_t count)
 {
 	bool map = x->column->shape == SHAPE_MAP;
 	struct text value = {0};
-	uint8_t n[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8), (uint8_t)count};
+	uint8_t n[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8),
+			(uint8_t)count};
 
 	text_add(&value, n, 4);
 	for (size_t i = 0; i < count; i++) {
@@ -185,8 +194,8 @@ static void put_assignment(struct write *w, const struct change *x, size_t count
 }
 
 /* UPDATE with one timestamp and TTL. */
-static void update(struct write_list *l, const struct schema_table *t, const char *quoted, const struct row *row,
-		   const struct change *x, size_t count, int64_t now_s)
+static void update(struct write_list *l, const struct schema_table *t, const char *quoted,
+		   const struct row *row, const struct change *x, size_t count, int64_t now_s)
 {
 	struct write *w = add_write(l);
 
@@ -209,8 +218,14 @@ static void update(struct write_list *l, const struct schema_table *t, const cha
 static int change_compare(const void *left, const void *right)
 {
 	const struct change *a = left, *b = right;
-	int class_a = a->kind < CHANGE_MARK ? 0 : a->kind == CHANGE_MARK ? 1 : a->kind < CHANGE_APPEND ? 2 : 3;
-	int class_b = b->kind < CHANGE_MARK ? 0 : b->kind == CHANGE_MARK ? 1 : b->kind < CHANGE_APPEND ? 2 : 3;
+	int class_a = a->kind < CHANGE_MARK	? 0
+		      : a->kind == CHANGE_MARK	? 1
+		      : a->kind < CHANGE_APPEND ? 2
+						: 3;
+	int class_b = b->kind < CHANGE_MARK	? 0
+		      : b->kind == CHANGE_MARK	? 1
+		      : b->kind < CHANGE_APPEND ? 2
+						: 3;
 
 	if (class_a != class_b)
 		return class_a - class_b;
@@ -220,6 +235,8 @@ static int change_compare(const void *left, const void *right)
 		return a->written < b->written ? -1 : 1;
 	if (a->expires != b->expires)
 		return a->expires < b->expires ? -1 : 1;
+	if (class_a == 2 && a->kind != b->kind)
+		return (int)a->kind - (int)b->kind;
 	return (a->sequence > b->sequence) - (a->sequence < b->sequence);
 }
 
@@ -238,7 +255,10 @@ void write_changes(struct write_list *l, const struct schema_table *table, const
 				n++;
 			drop(l, table, quoted, row, x, n);
 		} else if (x->kind == CHANGE_MARK) {
-			mark(l, table, quoted, row, x, now_s);
+			while (i + n < count && x[n].kind == CHANGE_SET && x[n].written == x->written &&
+			       x[n].expires == x->expires)
+				n++;
+			mark(l, table, quoted, row, x, n, now_s);
 		} else if (x->kind >= CHANGE_APPEND) {
 			n = run_of(x, count - i);
 			update(l, table, quoted, row, x, n, now_s);
@@ -276,7 +296,8 @@ static int send_part(const struct write *first, const struct write *end, struct 
 		struct client_question q = {.text = span_of(text.data, text.size),
 					    .consistency = CL_LOCAL_QUORUM,
 					    .value_count = (uint16_t)count,
-					    .values = span_of(values.data, values.size)};
+					    .values = span_of(values.data, values.size),
+					    .prepare = !batch};
 
 		rc = client_ask(client, &q, NULL, NULL, error);
 	}

@@ -69,9 +69,9 @@ void schema_cache_forget(struct schema_cache *c, const char *keyspace)
 	pthread_mutex_lock(&c->lock);
 	c->generation++;
 	c->major = 0;
-	HASH_ITER (hh, c->entries, e, next)
-		if (!keyspace || !strcmp(e->name.keyspace, keyspace))
-			entry_drop(c, e);
+	HASH_ITER(hh, c->entries, e, next)
+	if (!keyspace || !strcmp(e->name.keyspace, keyspace))
+		entry_drop(c, e);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -131,9 +131,9 @@ static bool begins(struct span text, const char *prefix)
 static enum column_shape shape_of(struct span type)
 {
 	static const char *const native[] = {
-	    "ascii", "bigint", "blob",	   "boolean", "counter", "date",      "decimal",  "double",
-	    "duration", "float", "inet",   "int",     "smallint", "text",     "time",	  "timestamp",
-	    "timeuuid", "tinyint", "uuid", "varchar", "varint",   "empty"};
+	    "ascii",	"bigint",  "blob", "boolean", "counter",  "date", "decimal", "double",
+	    "duration", "float",   "inet", "int",     "smallint", "text", "time",    "timestamp",
+	    "timeuuid", "tinyint", "uuid", "varchar", "varint",	  "empty"};
 
 	if (begins(type, "set<"))
 		return SHAPE_SET;
@@ -172,7 +172,7 @@ struct reading {
 		struct schema_column column;
 		int32_t position;
 		char *type; /* of a user type, its name */
-	} *places;
+	} * places;
 	unsigned count;
 };
 
@@ -284,8 +284,8 @@ static int on_fields(void *context, const struct column *columns, const struct s
 }
 
 /* Asks for what is told of two names. */
-static int ask(struct client *client, const char *text, const char *keyspace, const char *name, client_row row,
-	       void *context, struct error *error)
+static int ask(struct client *client, const char *text, const char *keyspace, const char *name,
+	       client_row row, void *context, struct error *error)
 {
 	const char *names[] = {keyspace, name};
 	size_t at = 0, size = strlen(keyspace) + strlen(name) + 8;
@@ -424,8 +424,8 @@ static void keep(struct schema_cache *c, struct schema_table *t)
 	if (HASH_COUNT(c->entries) >= SCHEMA_TABLES_MAX) {
 		struct entry *next;
 
-		HASH_ITER (hh, c->entries, e, next)
-			entry_drop(c, e);
+		HASH_ITER(hh, c->entries, e, next)
+		entry_drop(c, e);
 	}
 	e = calloc(1, sizeof(*e));
 	if (!e)

@@ -2,9 +2,9 @@
 /*
  * What a table looks like on one cluster, read from its system_schema and kept for a while.
  *
- * A table is read when it is first wanted, again after SCHEMA_AGE_NS, and at once after schema_cache_forget():
- * a column that was added unnoticed would be missing in what is read with it. Any thread; locks, but not while
- * the cluster is asked.
+ * A table is read when it is first wanted, again after SCHEMA_AGE_NS, and at once after
+ * schema_cache_forget(): a column that was added unnoticed would be missing in what is read with it. Any
+ * thread; locks, but not while the cluster is asked.
  */
 #pragma once
 #include <stdatomic.h>
@@ -19,7 +19,8 @@
 
 enum column_kind { COLUMN_PARTITION, COLUMN_CLUSTERING, COLUMN_STATIC, COLUMN_REGULAR };
 
-/* How a column's cells are kept: one, or one for each element or field. Frozen ones, tuples and vectors are one. */
+/* How a column's cells are kept: one, or one for each element or field. Frozen ones, tuples and vectors are
+ * one. */
 enum column_shape { SHAPE_PLAIN, SHAPE_SET, SHAPE_MAP, SHAPE_LIST, SHAPE_UDT };
 
 struct schema_column {
@@ -27,7 +28,7 @@ struct schema_column {
 	const char *quoted; /* "name", ready for text */
 	enum column_kind kind;
 	enum column_shape shape;
-	const char **fields;  /* SHAPE_UDT: "name" of each, in order */
+	const char **fields; /* SHAPE_UDT: "name" of each, in order */
 	unsigned field_count;
 };
 
@@ -36,9 +37,9 @@ struct schema_table {
 	struct table_name name;
 	uint64_t read_ns; /* CLOCK_MONOTONIC */
 	bool counters;
-	bool element_stamps;  /* WRITETIME and TTL of collections can be read (Cassandra 5) */
-	const char *quoted;   /* "keyspace"."table" */
-	unsigned count;	      /* of columns */
+	bool element_stamps; /* WRITETIME and TTL of collections can be read (Cassandra 5) */
+	const char *quoted;  /* "keyspace"."table" */
+	unsigned count;	     /* of columns */
 	unsigned partition, clustering, statics; /* how many of each kind; they come in that order */
 	struct schema_column *columns;
 };

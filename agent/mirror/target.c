@@ -19,11 +19,6 @@ static const struct cluster *cluster_of(const struct target *t)
 	return &t->dispatch->mirror->relay->options.cluster[t->dispatch->side];
 }
 
-static const struct addr *address_of(const struct target *t)
-{
-	return &cluster_of(t)->nodes[t->node];
-}
-
 struct target *target_new(struct dispatch *d, unsigned node)
 {
 	struct target *t = calloc(1, sizeof(*t));
@@ -51,7 +46,7 @@ uint32_t target_inflight(const struct target *t)
 
 /* ---- losing and finding the node */
 
-static void lost(struct target *t, int error)
+static void lost_because(struct target *t, const char *reason)
 {
 	struct dispatch *d = t->dispatch;
 	char text[ADDR_TEXT_MAX];
@@ -66,7 +61,7 @@ static void lost(struct target *t, int error)
 	}
 	if ((was_up || !t->warned) && !t->freeing) {
 		log_warn("mirror", "%s %s: %s; writes wait in the journal and it is tried again", side_name(d->side),
-			 addr_format(address_of(t), text), error ? strerror(-error) : "connection closed");
+			 addr_format(&t->address, text), reason);
 		t->warned = true;
 	}
 	t->state = t->freeing ? TARGET_CLOSED : TARGET_DOWN;
@@ -97,6 +92,13 @@ static void lost(struct target *t, int error)
 	}
 }
 
+static void lost(struct target *t, int error)
+{
+	const char *reason = t->conn_live && !t->conn.closing ? stream_reason(&t->conn.stream) : NULL;
+
+	lost_because(t, reason ? reason : error ? strerror(-error) : "connection closed");
+}
+
 static void send_startup(struct target *t)
 {
 	static const char *const options[] = {"CQL_VERSION", "3.0.0", "DRIVER_NAME", "cqlferry mirror", "DRIVER_VERSION",
@@ -125,7 +127,7 @@ static void up(struct target *t)
 	atomic_fetch_add(&d->mirror->connected[d->side], 1);
 	metric_add(d->worker->metrics, METRIC_MIRROR_CONNECTIONS, 1);
 	if (t->warned)
-		log_info("mirror", "%s %s is back", side_name(d->side), addr_format(address_of(t), text));
+		log_info("mirror", "%s %s is back", side_name(d->side), addr_format(&t->address, text));
 	t->warned = false;
 	if (t->repeat)
 		dispatch_repeat(d);
@@ -182,7 +184,7 @@ static int handshake(struct target *t, const struct frame_header *h, struct span
 			return -EPROTONOSUPPORT;
 		}
 		log_error("mirror", "%s %s refuses the agent: %.*s. Check %s.username and %s.password",
-			  side_name(t->dispatch->side), addr_format(address_of(t), text),
+			  side_name(t->dispatch->side), addr_format(&t->address, text),
 			  (int)(error.message.size < 160 ? error.message.size : 160), (const char *)error.message.data,
 			  side_name(t->dispatch->side), side_name(t->dispatch->side));
 		t->warned = true;
@@ -439,19 +441,19 @@ static void on_closed(struct conn *c)
 static const struct conn_ops ops = {
 	.readable = on_readable, .drained = on_drained, .failed = on_failed, .closed = on_closed};
 
-static void on_dialled(void *context, int fd)
+static void on_dialled(void *context, struct dial_result *result)
 {
 	struct target *t = context;
 	struct worker *w = t->dispatch->worker;
 
 	t->dial = NULL;
 	w->turn_ns = clock_now_ns();
-	if (fd >= 0 && conn_init(&t->conn, &w->loop, stream_plain(fd), &ops, t) < 0) {
-		close(fd);
-		fd = -ENOMEM;
+	if (result->error == 0 && conn_init(&t->conn, &w->loop, result->stream, &ops, t) < 0) {
+		stream_close(&result->stream);
+		*result = (struct dial_result){.error = -ENOMEM, .reason = "out of memory"};
 	}
-	if (fd < 0) {
-		lost(t, fd);
+	if (result->error < 0) {
+		lost_because(t, result->reason);
 		return;
 	}
 	t->conn_live = true;
@@ -481,8 +483,12 @@ void target_tick(struct target *t, uint64_t now_ns)
 			t->out = malloc(OUT_SIZE);
 		if (!t->out)
 			return;
+		struct endpoint to;
+
+		cluster_endpoint(cluster_of(t), t->node, &to);
+		t->address = to.addr;
 		t->state = TARGET_DIALING;
-		t->dial = dial_start(&w->loop, address_of(t), w->relay->options.mark, w->relay->options.dial_timeout_ms,
+		t->dial = dial_start(&w->loop, &to, w->relay->options.mark, w->relay->options.dial_timeout_ms,
 				     on_dialled, t);
 		if (!t->dial)
 			lost(t, -ENOMEM);

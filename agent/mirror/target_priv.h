@@ -30,6 +30,7 @@ struct target {
 	enum target_state state;
 	struct dispatch *dispatch;
 	unsigned node;
+	struct addr address; /* that was dialled last */
 	uint8_t version;
 	bool segments, conn_live, freeing, warned, repeat; /* repeat: it was up before; what it may have forgotten is sent again */
 	struct dial *dial;

@@ -182,7 +182,7 @@ static int ask_node(struct survey *s, struct error *error)
 
 	if (rc < 0 || s->again)
 		return rc;
-	rc = ask_peers(s, error);
+	rc = s->origin->sni ? 0 : ask_peers(s, error);
 	if (rc < 0)
 		return rc;
 	rc = client_query(s->client, "SELECT address, port, driver_name, username FROM system_views.clients",
@@ -224,8 +224,12 @@ int writers_list(const struct cluster *origin, uint32_t mark, writers_ours ours,
 		return error_set(error, -ENOMEM, "out of memory");
 	*s = (struct survey){
 	    .origin = origin, .mark = mark, .ours = ours, .foreign = foreign, .context = context};
+	/* Behind an SNI proxy the configured nodes are all there are to be asked, and have one address in common. */
 	for (unsigned i = 0; i < origin->node_count; i++)
-		add_node(s, &origin->nodes[i]);
+		if (origin->sni)
+			s->nodes[s->count++] = origin->nodes[i];
+		else
+			add_node(s, &origin->nodes[i]);
 	if (!s->count)
 		error_set(
 		    error, last,
@@ -234,12 +238,16 @@ int writers_list(const struct cluster *origin, uint32_t mark, writers_ours ours,
 	/* The list grows while it is walked. */
 	for (unsigned i = 0; i < s->count; i++) {
 		struct error why = {0};
+		struct endpoint to;
 
 		s->client = NULL;
 		s->again = false;
 		s->port = addr_port(&s->nodes[i]);
-		rc = client_open(&s->client, &s->nodes[i], origin->username, origin->password, mark,
-				 QUESTION_MS, &why);
+		if (origin->sni)
+			cluster_endpoint(origin, i, &to);
+		else
+			cluster_endpoint_at(origin, &s->nodes[i], &to);
+		rc = client_open(&s->client, origin, &to, mark, QUESTION_MS, &why);
 		if (rc == 0)
 			rc = ask_node(s, &why);
 		client_close(s->client);

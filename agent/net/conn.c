@@ -19,12 +19,26 @@ struct chunk {
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
+static void on_idle(uv_idle_t *idle);
+
+/* Bytes that the stream holds are no event of the socket: the loop is asked to come back at once. */
 static void update_events(struct conn *c)
 {
-	int events = (c->reading ? UV_READABLE : 0) | (c->writing ? UV_WRITABLE : 0);
+	int events = 0;
 
 	if (c->closing)
 		return;
+	if (c->reading)
+		events |= c->stream.read_wants_write ? UV_WRITABLE : UV_READABLE;
+	if (c->reading && c->stream.pending)
+		uv_idle_start(&c->idle, on_idle);
+	else
+		uv_idle_stop(&c->idle);
+	if (c->writing)
+		events |= c->stream.write_wants_read ? UV_READABLE : UV_WRITABLE;
+	if (events == c->events)
+		return; /* libuv would take the socket out of its set and put it back */
+	c->events = events;
 	if (events)
 		uv_poll_start(&c->poll, events, on_poll);
 	else
@@ -49,6 +63,13 @@ static void fail(struct conn *c, int error)
 		conn_close(c);
 	else
 		c->ops->failed(c, error);
+}
+
+/* Nothing is queued any more. */
+static void end_stream(struct conn *c)
+{
+	c->writing = stream_end(&c->stream) == -EAGAIN;
+	update_events(c);
 }
 
 static void flush(struct conn *c)
@@ -86,19 +107,24 @@ static void flush(struct conn *c)
 			}
 		}
 	}
-	if ((!c->head || c->corked) && c->writing) {
+	if (!c->head || c->corked)
 		c->writing = false;
-		update_events(c);
-	}
+	update_events(c);
 	if (c->finishing) {
 		if (!c->head)
-			shutdown(c->stream.fd, SHUT_WR);
+			end_stream(c);
 		return;
 	}
 	if (c->congested && c->queued <= CONN_LOW) {
 		c->congested = false;
 		c->ops->drained(c);
 	}
+}
+
+static void give(struct conn *c)
+{
+	c->ops->readable(c);
+	update_events(c);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -124,15 +150,31 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		fail(c, c->error);
 		return;
 	}
-	if (events & UV_WRITABLE)
+	if (c->writing && (events & (c->stream.write_wants_read ? UV_READABLE : UV_WRITABLE)))
 		flush(c);
 	if (c->finishing && !c->closing) {
 		if (!conn_discard_input(c))
 			conn_close(c);
+		update_events(c);
 		return;
 	}
-	if (!c->closing && c->reading && (events & (UV_READABLE | UV_DISCONNECT)))
-		c->ops->readable(c);
+	if (c->reading && !c->closing && (events & (c->stream.read_wants_write ? UV_WRITABLE : UV_READABLE)))
+		give(c);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+	struct conn *c = idle->data;
+
+	MAGIC_CHECK(c, CONN_MAGIC);
+	if (c->closing)
+		return;
+	if (!c->finishing)
+		give(c);
+	else if (!conn_discard_input(c))
+		conn_close(c);
+	else
+		update_events(c);
 }
 
 int conn_init(struct conn *c, uv_loop_t *loop, struct stream stream, const struct conn_ops *ops, void *owner)
@@ -145,7 +187,9 @@ int conn_init(struct conn *c, uv_loop_t *loop, struct stream stream, const struc
 	if (r < 0)
 		return r;
 	c->magic = CONN_MAGIC;
-	c->poll.data = c;
+	uv_idle_init(loop, &c->idle);
+	c->poll.data = c->idle.data = c;
+	c->handles = 2;
 	return 0;
 }
 
@@ -218,10 +262,9 @@ int conn_send(struct conn *c, const struct iovec *iov, int count)
 		}
 		skip = 0;
 	}
-	if (c->head && !c->writing && !c->corked) {
+	if (c->head && !c->corked)
 		c->writing = true;
-		update_events(c);
-	}
+	update_events(c);
 	if (c->queued > CONN_HIGH)
 		c->congested = true;
 	return 0;
@@ -239,8 +282,12 @@ void conn_uncork(struct conn *c)
 		return;
 	c->writing = true;
 	flush(c);
-	if (c->writing)
-		update_events(c);
+}
+
+void conn_replace(struct conn *c, struct stream stream)
+{
+	c->stream = stream;
+	update_events(c);
 }
 
 bool conn_discard_input(struct conn *c)
@@ -258,6 +305,8 @@ static void on_closed(uv_handle_t *handle)
 	struct conn *c = handle->data;
 
 	MAGIC_CHECK(c, CONN_MAGIC);
+	if (--c->handles)
+		return;
 	c->magic = 0;
 	c->ops->closed(c);
 }
@@ -272,7 +321,7 @@ void conn_finish(struct conn *c)
 	}
 	c->finishing = c->reading = true;
 	if (!c->head)
-		shutdown(c->stream.fd, SHUT_WR);
+		end_stream(c);
 	update_events(c);
 }
 
@@ -283,7 +332,8 @@ void conn_close(struct conn *c)
 	c->closing = true;
 	c->reading = c->writing = false;
 	uv_close((uv_handle_t *)&c->poll, on_closed);
+	uv_close((uv_handle_t *)&c->idle, on_closed);
 	/* libuv has taken the descriptor out of its set by now. */
-	c->stream.ops->close(&c->stream);
+	stream_close(&c->stream);
 	drop_queue(c);
 }

@@ -5,6 +5,9 @@
  *   send(iov) ──▶ nothing queued: straight into the socket ──▶ what did not fit is copied into the queue
  *             └─▶ something queued: behind it                     └─ flushed when the socket is writable
  *
+ * An encrypted stream may wait for the other direction than the one that is asked for, and may hold bytes that the socket no
+ * longer shows; the owner notices neither.
+ *
  * Back-pressure is the owner's: conn_congested() says that the queue is above CONN_HIGH, `drained` is called when it has
  * fallen below CONN_LOW; meanwhile the owner stops reading whoever feeds it.
  */
@@ -34,13 +37,16 @@ struct conn_ops {
 struct conn {
 	uint32_t magic;
 	bool reading, writing, congested, broken, finishing, closing, corked;
-	int error;
+	int error, events; /* events: what the loop waits for now */
+	unsigned handles;
 	uv_poll_t poll;
+	uv_idle_t idle; /* runs while the stream holds bytes that are wanted */
 	struct stream stream;
 	const struct conn_ops *ops;
 	void *owner;
 	struct chunk *head, *tail;
 	size_t queued; /* bytes in the queue */
+	uint64_t taken_told; /* conn_taken() */
 };
 
 /* Takes the stream and begins on `loop`, not yet reading. The owner keeps the memory until `closed`. 0 or −errno. */
@@ -53,6 +59,15 @@ void conn_read(struct conn *c, bool on);
 static inline ssize_t conn_recv(struct conn *c, void *to, size_t size)
 {
 	return stream_read(&c->stream, to, size);
+}
+
+/* Bytes that left the socket's receive queue since the last call: with TLS more than what was read. */
+static inline uint64_t conn_taken(struct conn *c)
+{
+	uint64_t n = c->stream.taken - c->taken_told;
+
+	c->taken_told = c->stream.taken;
+	return n;
 }
 
 /*
@@ -70,11 +85,17 @@ static inline bool conn_congested(const struct conn *c)
 	return c->congested;
 }
 
+/*
+ * Puts another stream in the place of the one that is there, on the same socket (takes it): TLS that begins on an open connection.
+ * Nothing may be queued.
+ */
+void conn_replace(struct conn *c, struct stream stream);
+
 /* Throws away what has been received and not read, so that a close that follows is an orderly end. Bounded. False: the peer has ended, too. */
 bool conn_discard_input(struct conn *c);
 
 /*
- * An orderly end: what is queued is written, then our direction is shut, and what still comes is thrown away until the peer ends
+ * An orderly end: what is queued is written, then our direction is ended, and what still comes is thrown away until the peer ends
  * as well. (A plain close with unread bytes is a reset, which destroys what the peer has not read yet.) The owner sets the
  * time limit: conn_close().
  */

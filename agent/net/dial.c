@@ -4,17 +4,23 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/magic.h"
+#include "net/stream_tls.h"
 
 #define DIAL_MAGIC 0xD1A1D1A1u
 
+/* TCP ─▶ [TLS handshake] ─▶ done; or a time limit for both together. */
 struct dial {
 	uint32_t magic;
 	uv_poll_t poll;
 	uv_timer_t timer;
-	int fd, result, handles;
+	int result, handles;
+	bool connected;
+	struct stream stream;
+	struct endpoint to;
 	dial_done done;
 	void *context;
 };
@@ -30,22 +36,41 @@ static void on_closed(uv_handle_t *handle)
 	}
 }
 
-/* Ends the attempt; the descriptor goes to the caller or is closed. */
-static void finish(struct dial *d, int result)
+/* Ends the attempt; the stream goes to the caller or is closed. */
+static void finish(struct dial *d, int error)
 {
+	struct dial_result result = {.error = error, .stream = d->stream};
 	dial_done done = d->done;
 
 	d->done = NULL;
 	uv_close((uv_handle_t *)&d->poll, on_closed);
 	uv_close((uv_handle_t *)&d->timer, on_closed);
-	if (result < 0 && d->fd >= 0)
-		close(d->fd);
-	d->fd = -1;
+	if (error == -ETIMEDOUT && d->connected)
+		result.reason = "the TLS handshake did not end in time; does it speak TLS there?";
+	else if (error < 0)
+		result.reason = stream_reason(&d->stream) ? stream_reason(&d->stream) : strerror(-error);
+	if (error == 0)
+		d->stream = stream_plain(-1); /* it is the caller's now */
+	else
+		result.stream = stream_plain(-1);
 	if (done)
-		done(d->context, result);
+		done(d->context, &result);
+	stream_close(&d->stream);
 }
 
-static void on_writable(uv_poll_t *poll, int status, int events)
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+static void shake(struct dial *d)
+{
+	int r = stream_handshake(&d->stream);
+
+	if (r == -EAGAIN)
+		uv_poll_start(&d->poll, d->stream.write_wants_read ? UV_READABLE : UV_WRITABLE, on_ready);
+	else
+		finish(d, r);
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
 {
 	struct dial *d = poll->data;
 	socklen_t size = sizeof(int);
@@ -54,11 +79,25 @@ static void on_writable(uv_poll_t *poll, int status, int events)
 	(void)events;
 	MAGIC_CHECK(d, DIAL_MAGIC);
 	/* libuv folds every error event into EBADF; the socket knows better. */
-	if (getsockopt(d->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+	if (getsockopt(d->stream.fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		error = errno;
 	if (!error && status < 0)
 		error = -status;
-	finish(d, error ? -error : d->fd);
+	if (error) {
+		finish(d, -error);
+		return;
+	}
+	if (!d->connected && d->to.tls) {
+		struct stream tls;
+
+		if (stream_tls_client(d->stream.fd, &d->to, &tls) < 0) {
+			finish(d, -ENOMEM);
+			return;
+		}
+		d->stream = tls;
+	}
+	d->connected = true;
+	shake(d);
 }
 
 static void on_timeout(uv_timer_t *timer)
@@ -69,40 +108,42 @@ static void on_timeout(uv_timer_t *timer)
 	finish(d, d->result < 0 ? d->result : -ETIMEDOUT);
 }
 
-struct dial *dial_start(uv_loop_t *loop, const struct addr *to, uint32_t mark, unsigned timeout_ms, dial_done done,
+struct dial *dial_start(uv_loop_t *loop, const struct endpoint *to, uint32_t mark, unsigned timeout_ms, dial_done done,
 			void *context)
 {
 	struct dial *d = calloc(1, sizeof(*d));
-	int on = 1;
+	int on = 1, fd;
 
 	if (!d)
 		return NULL;
-	d->fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (d->fd < 0) {
+	fd = socket(to->addr.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
 		free(d);
 		return NULL;
 	}
-	setsockopt(d->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(d->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	if (mark)
-		setsockopt(d->fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-	if (connect(d->fd, &to->sa, addr_size(to)) < 0 && errno != EINPROGRESS)
+		setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	if (connect(fd, &to->addr.sa, addr_size(&to->addr)) < 0 && errno != EINPROGRESS)
 		d->result = -errno;
-	if (uv_poll_init(loop, &d->poll, d->fd) < 0) {
-		close(d->fd);
+	if (uv_poll_init(loop, &d->poll, fd) < 0) {
+		close(fd);
 		free(d);
 		return NULL;
 	}
 	uv_timer_init(loop, &d->timer);
 	d->magic = DIAL_MAGIC;
 	d->handles = 2;
+	d->stream = stream_plain(fd);
+	d->to = *to;
 	d->poll.data = d->timer.data = d;
 	d->done = done;
 	d->context = context;
 	if (d->result < 0) /* refused at once: still told from the loop */
 		uv_timer_start(&d->timer, on_timeout, 0, 0);
 	else {
-		uv_poll_start(&d->poll, UV_WRITABLE, on_writable);
+		uv_poll_start(&d->poll, UV_WRITABLE, on_ready);
 		uv_timer_start(&d->timer, on_timeout, timeout_ms, 0);
 	}
 	return d;
@@ -115,6 +156,6 @@ void dial_cancel(struct dial *d)
 	MAGIC_CHECK(d, DIAL_MAGIC);
 	if (!d->done)
 		return;
-	d->done = NULL;
+	d->done = NULL; /* nobody is told */
 	finish(d, -ECANCELED);
 }

@@ -12,7 +12,10 @@ static ssize_t plain_read(struct stream *s, void *to, size_t size)
 	do
 		n = recv(s->fd, to, size, 0);
 	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	s->taken += (uint64_t)n;
+	return n;
 }
 
 static ssize_t plain_write(struct stream *s, const struct iovec *iov, int count)
@@ -27,6 +30,12 @@ static ssize_t plain_write(struct stream *s, const struct iovec *iov, int count)
 	return n < 0 ? -errno : n;
 }
 
+static int plain_end(struct stream *s)
+{
+	shutdown(s->fd, SHUT_WR);
+	return 0;
+}
+
 static void plain_close(struct stream *s)
 {
 	if (s->fd >= 0)
@@ -34,7 +43,7 @@ static void plain_close(struct stream *s)
 	s->fd = -1;
 }
 
-static const struct stream_ops plain_ops = {.read = plain_read, .write = plain_write, .close = plain_close};
+static const struct stream_ops plain_ops = {.read = plain_read, .write = plain_write, .end = plain_end, .close = plain_close};
 
 struct stream stream_plain(int fd)
 {

@@ -44,11 +44,11 @@ static enum verdict first_frame(struct session *s, const struct frame_header *h)
 
 static enum verdict dial_failed(struct session *s, const struct frame_header *h)
 {
-	char text[200], node[ADDR_TEXT_MAX];
+	char text[600], node[ADDR_TEXT_MAX];
 
 	s->version = h->version >= PROTOCOL_LOWEST && h->version <= PROTOCOL_HIGHEST ? h->version : 4;
 	snprintf(text, sizeof(text), "cqlferry cannot reach %s: %s", addr_format(&s->up[s->primary].address, node),
-		 strerror(-s->dial_error));
+		 s->dial_error);
 	request_refuse(s, h->stream, CQL_SERVER_ERROR, text);
 	session_close(s, CLOSE_DIAL);
 	return ENDED;

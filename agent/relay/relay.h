@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "net/addr.h"
+#include "relay/cluster.h"
 
 enum side { ORIGIN, TARGET, SIDES };
 
@@ -31,7 +32,6 @@ static inline const char *side_name(enum side s)
 }
 
 #define RELAY_WORKERS_MAX 16
-#define RELAY_NODES_MAX 64
 #define RELAY_LISTENERS_MAX (RELAY_WORKERS_MAX * 3)
 
 struct intercept;
@@ -40,13 +40,6 @@ struct tap_ops;
 struct prepared_map;
 struct topology_store;
 struct retirement;
-
-/* A cluster as configured: where to dial, who to be there. Strings are borrowed for the life of the relay. */
-struct cluster {
-	struct addr nodes[RELAY_NODES_MAX]; /* contact points, resolved */
-	unsigned node_count;
-	const char *username, *password; /* "" = none */
-};
 
 /* What new requests are to be done with. Workers get it by message, so that all requests of a turn see the same. */
 struct course {
@@ -69,6 +62,7 @@ struct relay_options {
 	struct addr explicit_listen; /* AF_UNSPEC = off: for clients that are pointed at the agent */
 	struct addr agent4, agent6;  /* for intercepted connections; AF_UNSPEC = off. The port is filled in when it was 0 */
 	struct cluster cluster[SIDES];
+	struct tls_context *client_tls; /* clients' TLS ends here; NULL = it is relayed untouched. Shares */
 	uint32_t sessions_max;         /* node-wide */
 	uint32_t requests_max;         /* in flight on this node */
 	uint32_t session_requests_max; /* in flight on one session */

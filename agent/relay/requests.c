@@ -350,6 +350,10 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 		if (w->relay->options.ddl == RELAY_DDL_IGNORE)
 			a->unmirrored = UNMIRRORED_POLICY;
 	}
+	if (w->course.mirroring && a->statement->flags & STATEMENT_CONDITIONAL && !worker_moment_passed(w, &s->moment_us)) {
+		s->stalled = true;
+		return STALLED;
+	}
 	if (tell_mirror(s, a, side, edits, &edit_count, &record, &mirrored) < 0) {
 		s->stalled = true;
 		return STALLED;

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
 #include "cql/response.h"
+#include "net/stream_tls.h"
 #include "relay/batch_ids.h"
 #include "relay/envelope.h"
 #include "relay/tap.h"
@@ -108,6 +110,7 @@ static void maybe_free(struct session *s)
 		free(s->deferred);
 		s->deferred = next;
 	}
+	free(s->dial_error);
 	free(s->startup.data);
 	free(s->reg.data);
 	wipe(&s->token);
@@ -231,7 +234,7 @@ void session_update_reading(struct session *s)
 		return;
 	switch (s->state) {
 	case SESSION_CONNECTING:
-		want = s->dial_error != 0;
+		want = s->dial_error || s->undecided;
 		break;
 	case SESSION_HANDSHAKE:
 	case SESSION_OPEN:
@@ -326,6 +329,7 @@ static void parse(struct session *s, const uint8_t *data, size_t size)
 	emit_flush(&w->emit[EMIT_TARGET]);
 	emit_flush(&w->emit[EMIT_CLIENT]);
 	w->emit[EMIT_CLIENT].conn = NULL;
+	worker_sample(w, HISTOGRAM_AGENT_REQUEST);
 	if (s->state == SESSION_CLOSING)
 		return;
 	if (input_keep(&s->in, data + used, size - used, want) < 0) {
@@ -333,6 +337,57 @@ static void parse(struct session *s, const uint8_t *data, size_t size)
 		return;
 	}
 	session_update_reading(s);
+}
+
+/*
+ * The client's first byte is there, and stays where it is. TLS ends here if there is a certificate for it; else it goes on to the
+ * cluster as it is.
+ */
+static void decide(struct session *s)
+{
+	struct tls_context *tls = s->worker->relay->options.client_tls;
+	struct stream stream;
+	uint8_t first;
+	ssize_t n = recv(s->client.stream.fd, &first, 1, MSG_PEEK);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		client_gone(s);
+		return;
+	}
+	s->undecided = false;
+	s->primary = s->worker->course.primary; /* it may have changed while the client said nothing */
+	if (stream_looks_like_tls(first) && tls) {
+		if (stream_tls_server(s->client.stream.fd, tls, &stream) < 0) {
+			session_close(s, CLOSE_MEMORY);
+			return;
+		}
+		conn_replace(&s->client, stream);
+	} else {
+		s->tls_passes = stream_looks_like_tls(first);
+	}
+	session_update_reading(s);
+	upstream_open(s, s->primary, /* replay= */ false);
+}
+
+/* Once, when a client's handshake came to an end. */
+static void note_client_tls(struct session *s, ssize_t n)
+{
+	struct metrics *m = s->worker->metrics;
+	struct stream_tls_peer peer;
+	char text[ADDR_TEXT_MAX];
+
+	if (s->version || s->in.have || !stream_is_tls(&s->client.stream))
+		return;
+	if (n <= 0) {
+		metric_add(m, METRIC_TLS_FAILED_CLIENT, 1);
+		log_info("relay", "TLS from %s: %s", addr_format(&s->peer, text),
+			 stream_reason(&s->client.stream) ? stream_reason(&s->client.stream) : "the client ended the connection");
+		return;
+	}
+	stream_tls_peer(&s->client.stream, &peer);
+	metric_add(m, peer.resumed ? METRIC_TLS_RESUMED_CLIENT : METRIC_TLS_OK_CLIENT, 1);
 }
 
 static void client_readable(struct conn *c)
@@ -344,15 +399,21 @@ static void client_readable(struct conn *c)
 	ssize_t n;
 
 	MAGIC_CHECK(s, SESSION_MAGIC);
+	if (s->undecided) {
+		w->turn_ns = clock_now_ns();
+		decide(s);
+		return;
+	}
 	n = conn_recv(c, to, room);
+	intercept_consumed(s->slot, conn_taken(c));
 	if (n == -EAGAIN)
 		return;
 	w->turn_ns = clock_now_ns();
+	note_client_tls(s, n);
 	if (n <= 0) {
 		client_gone(s);
 		return;
 	}
-	intercept_consumed(s->slot, (uint64_t)n);
 	metric_add(w->metrics, METRIC_CLIENT_BYTES_IN, (uint64_t)n);
 	if (s->in.data) {
 		s->in.have += (size_t)n;
@@ -467,7 +528,12 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 	w->session_count++;
 	metric_add(w->metrics, METRIC_SESSIONS, 1);
 	metric_add(w->metrics, METRIC_SESSIONS_OPENED, 1);
-	upstream_open(s, s->primary, /* replay= */ false);
+	if (r->options.client_tls || r->options.cluster[s->primary].tls) {
+		s->undecided = true;
+		session_update_reading(s);
+	} else {
+		upstream_open(s, s->primary, /* replay= */ false);
+	}
 }
 
 void session_follow_course(struct session *s)

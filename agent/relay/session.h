@@ -76,10 +76,12 @@ struct session {
 	bool intercepted;
 	bool followed;                  /* the course was looked at since the handshake ended */
 	bool client_live;               /* client conn not yet reported closed */
+	bool undecided;                 /* the client's first byte says how the primary is dialled: TLS or not */
+	bool tls_passes;                /* TLS between client and cluster, relayed untouched: ours would go around it */
 	enum compression compression;
 	enum side primary;
 	int streaming;                  /* side whose answer is half way to the client, −1 = none */
-	int dial_error;
+	char *dial_error;               /* why the primary could not be reached; NULL = it could */
 	uint32_t writes;                /* in flight */
 	char keyspace[CQL_NAME_MAX + 1];
 	struct conn client;
@@ -97,6 +99,7 @@ struct session {
 		size_t size;
 	} startup, token, reg;          /* bodies; token is wiped when freed */
 	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
+	int64_t moment_us; /* a conditional write waits for the end of this one's millisecond; 0 = none does */
 	uint64_t opened_ns, orphan_deadline_ns, closing_since_ns;
 };
 

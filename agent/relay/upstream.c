@@ -6,6 +6,7 @@
  * what is in flight there; it is dialled again when it is needed.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,10 +16,13 @@
 #include "base/magic.h"
 #include "cql/request.h"
 #include "cql/response.h"
+#include "net/stream_tls.h"
 #include "relay/session.h"
 #include "relay/tap.h"
 
 static const enum metric upstream_metric[SIDES] = {METRIC_UPSTREAMS_ORIGIN, METRIC_UPSTREAMS_TARGET};
+
+#define REASON_MAX 380 /* of a dial's failure, as the client gets it: its ERROR has to fit */
 
 static void lost(struct upstream *u, int error);
 
@@ -161,6 +165,19 @@ static void fail_inflight(struct upstream *u, const char *why)
 	}
 }
 
+/* With TLS 1.3 a cluster that does not like our certificate says so only after the handshake. */
+static void refused(struct upstream *u, const char *reason)
+{
+	struct session *s = u->session;
+	char text[400], node[ADDR_TEXT_MAX];
+
+	snprintf(text, sizeof(text), "cqlferry cannot reach %s: %s", addr_format(&u->address, node), reason);
+	log_warn("relay", "%s %s ends the connection: %s", side_name(u->side), node, reason);
+	metric_add(s->worker->metrics, METRIC_TLS_FAILED_CLUSTER, 1);
+	if (s->state == SESSION_HANDSHAKE)
+		fail_inflight(u, text);
+}
+
 static void lost(struct upstream *u, int error)
 {
 	struct session *s = u->session;
@@ -168,6 +185,8 @@ static void lost(struct upstream *u, int error)
 
 	if (s->state == SESSION_CLOSING)
 		return;
+	if (u->conn_live && stream_reason(&u->conn.stream))
+		refused(u, stream_reason(&u->conn.stream));
 	if (u->side == s->primary || s->streaming == (int)u->side || s->state == SESSION_ORPHAN) {
 		session_close(s, CLOSE_UPSTREAM);
 		return;
@@ -188,6 +207,7 @@ static void flush_answers(struct session *s)
 
 	emit_flush(&w->emit[EMIT_CLIENT]);
 	w->emit[EMIT_CLIENT].conn = NULL;
+	worker_sample(w, HISTOGRAM_AGENT_ANSWER);
 	/* Behind the client's answer: the other cluster can wait, and the journal has it. */
 	if (w->tap)
 		w->relay->tap->flush(w->tap);
@@ -289,8 +309,19 @@ void upstream_readable(struct conn *c)
 static const struct conn_ops ops = {
 	.readable = upstream_readable, .drained = on_drained, .failed = on_failed, .closed = on_closed};
 
+static void note_tls(struct upstream *u)
+{
+	struct metrics *m = u->session->worker->metrics;
+	struct stream_tls_peer peer;
+
+	if (!stream_is_tls(&u->conn.stream))
+		return;
+	stream_tls_peer(&u->conn.stream, &peer);
+	metric_add(m, peer.resumed ? METRIC_TLS_RESUMED_CLUSTER : METRIC_TLS_OK_CLUSTER, 1);
+}
+
 /* The other side is ready: whoever waited for it goes on. */
-static void on_dialled(void *context, int fd)
+static void on_dialled(void *context, struct dial_result *result)
 {
 	struct upstream *u = context;
 	struct session *s = u->session;
@@ -300,19 +331,22 @@ static void on_dialled(void *context, int fd)
 
 	u->dial = NULL;
 	w->turn_ns = clock_now_ns();
-	if (fd >= 0 && conn_init(&u->conn, &w->loop, stream_plain(fd), &ops, u) < 0) {
-		close(fd);
-		fd = -ENOMEM;
+	if (result->error == 0 && conn_init(&u->conn, &w->loop, result->stream, &ops, u) < 0) {
+		stream_close(&result->stream);
+		*result = (struct dial_result){.error = -ENOMEM, .reason = "out of memory"};
 	}
-	if (fd < 0) {
+	if (result->error < 0) {
 		metric_add(w->metrics, METRIC_DIAL_FAILED, 1);
-		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text),
-			 strerror(-fd));
+		if (result->error == -EKEYREJECTED || result->error == -EPROTO)
+			metric_add(w->metrics, METRIC_TLS_FAILED_CLUSTER, 1);
+		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text), result->reason);
 		u->state = UP_ABSENT;
 		u->failed = true;
 		if (s->state == SESSION_CONNECTING) {
 			/* The client learns why, with its own stream id, from the answer to its first request. */
-			s->dial_error = fd;
+			s->dial_error = strndup(result->reason, REASON_MAX);
+			if (!s->dial_error)
+				session_close(s, CLOSE_MEMORY);
 			session_update_reading(s);
 		} else if (u->side == s->primary) {
 			session_close(s, CLOSE_DIAL);
@@ -325,6 +359,7 @@ static void on_dialled(void *context, int fd)
 	metric_add(w->metrics, upstream_metric[u->side], 1);
 	u->conn_live = true;
 	u->segments = false;
+	note_tls(u);
 	if (replay) {
 		replay_begin(u);
 	} else {
@@ -341,20 +376,23 @@ void upstream_open(struct session *s, enum side side, bool replay)
 	struct worker *w = s->worker;
 	struct upstream *u = &s->up[side];
 	const struct cluster *cluster = &w->relay->options.cluster[side];
+	struct endpoint to = {0};
 
 	if (u->state != UP_ABSENT || u->conn_live)
 		return;
-	if (side == ORIGIN) {
-		u->address = s->destination;
-	} else if (cluster->node_count) {
-		u->address = cluster->nodes[w->next_node[side]++ % cluster->node_count];
-	}
+	if (side == ORIGIN && !cluster->sni)
+		cluster_endpoint_at(cluster, &s->destination, &to);
+	else if (cluster->node_count) /* behind a proxy there may be more by now */
+		cluster_endpoint(cluster, cluster->sni ? w->next_node[side]++ : w->next_node[side]++ % cluster->node_count, &to);
+	if (s->tls_passes)
+		to.tls = NULL; /* the client and the cluster speak it with each other */
+	u->address = to.addr;
 	u->state = replay ? UP_REPLAY : UP_DIALING;
 	u->failed = false;
 	u->passing = 0;
 	u->dial = u->address.sa.sa_family == AF_UNSPEC
 			  ? NULL
-			  : dial_start(&w->loop, &u->address, w->relay->options.mark, w->relay->options.dial_timeout_ms,
+			  : dial_start(&w->loop, &to, w->relay->options.mark, w->relay->options.dial_timeout_ms,
 				       on_dialled, u);
 	if (!u->dial) {
 		u->state = UP_ABSENT;

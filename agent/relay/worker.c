@@ -67,10 +67,41 @@ static void on_wake(uv_async_t *wake)
 
 int64_t worker_timestamp(struct worker *w)
 {
-	int64_t now = clock_wall_us();
+	int64_t now = clock_wall_us(), last = atomic_load_explicit(&w->last_timestamp, memory_order_relaxed);
 
-	w->last_timestamp = now > w->last_timestamp ? now : w->last_timestamp + 1;
-	return w->last_timestamp;
+	last = now > last ? now : last + 1;
+	atomic_store_explicit(&w->last_timestamp, last, memory_order_relaxed);
+	return last;
+}
+
+static void on_moment(uv_timer_t *timer)
+{
+	struct worker *w = timer->data;
+
+	MAGIC_CHECK(w, WORKER_MAGIC);
+	w->turn_ns = clock_now_ns();
+	relay_resume_stalled(w);
+}
+
+bool worker_moment_passed(struct worker *w, int64_t *since)
+{
+	const struct relay *r = w->relay;
+
+	if (*since == 0)
+		for (unsigned i = 0; i < r->worker_count; i++) {
+			int64_t last = atomic_load_explicit(&r->workers[i]->last_timestamp, memory_order_relaxed);
+
+			*since = last > *since ? last : *since;
+		}
+	/* A clock that was set back must not hold anybody for long. */
+	if (clock_wall_us() / 1000 != *since / 1000) {
+		*since = 0;
+		return true;
+	}
+	uv_update_time(&w->loop);
+	if (!uv_is_active((uv_handle_t *)&w->moment))
+		uv_timer_start(&w->moment, on_moment, 1, 0);
+	return false;
 }
 
 uint8_t *worker_plain(struct worker *w, size_t size)
@@ -231,6 +262,7 @@ static void loop_end(struct worker *w)
 		w->relay->tap->close(w->tap);
 	gap_hand_over(w->gap);
 	uv_close((uv_handle_t *)&w->tick, NULL);
+	uv_close((uv_handle_t *)&w->moment, NULL);
 	uv_close((uv_handle_t *)&w->beat, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 }
@@ -413,6 +445,8 @@ struct worker *worker_new(struct relay *r, unsigned index, struct error *error)
 	uv_timer_init(&w->loop, &w->tick);
 	uv_check_init(&w->loop, &w->beat);
 	w->wake.data = w->tick.data = w->beat.data = w;
+	uv_timer_init(&w->loop, &w->moment);
+	w->moment.data = w;
 	uv_timer_start(&w->tick, on_tick, TICK_MS, TICK_MS);
 	uv_check_start(&w->beat, on_turn);
 	if (add_listener(w, &r->options.explicit_listen, false, error) < 0 ||

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <uv.h>
 
+#include "base/clock.h"
 #include "base/metrics.h"
 #include "net/conn.h"
 #include "relay/emit.h"
@@ -36,9 +37,10 @@ struct worker {
 	bool stopping;
 	struct session *sessions; /* list */
 	uint32_t session_count, inflight, inflight_writes;
-	int64_t last_timestamp; /* µs; see worker_timestamp() */
+	_Atomic int64_t last_timestamp; /* µs; see worker_timestamp(). Others read it */
 	uint64_t stop_deadline_ns;
 	uint64_t retire_ns;      /* since then it is retiring; 0 = it is not */
+	uint32_t samples;
 	uint64_t turn_ns;       /* CLOCK_MONOTONIC, taken once for each batch of input */
 	uint32_t next_node[SIDES];
 	struct prepared_cache *prepared;
@@ -58,6 +60,7 @@ struct worker {
 	} listener[WORKER_LISTENERS];
 	unsigned listener_count;
 	uv_timer_t tick; /* heartbeat, lazy sweeps */
+	uv_timer_t moment; /* runs while a session waits for the next millisecond */
 	uv_check_t beat;
 	uv_async_t wake;
 	pthread_mutex_t inbox_lock;
@@ -66,6 +69,13 @@ struct worker {
 	void (*quiet)(struct worker *w, void *context);
 	void *quiet_context;
 };
+
+/* One in 64 times: how long it took since the turn's beginning. */
+static inline void worker_sample(struct worker *w, enum histogram path)
+{
+	if ((++w->samples & 63) == 0)
+		histogram_record(w->metrics, path, (clock_now_ns() - w->turn_ns) / 1000);
+}
 
 /* Made and started by relay_start(). */
 struct worker *worker_new(struct relay *r, unsigned index, struct error *error);
@@ -86,6 +96,13 @@ void worker_stop(struct worker *w);
 
 /* The next write timestamp: max(last + 1, wall clock), µs. */
 int64_t worker_timestamp(struct worker *w);
+
+/*
+ * A conditional write gets its timestamp from the cluster, which counts in whole milliseconds where the agent counts in µs: sent within the
+ * millisecond of a write that the agent has stamped before, it would be the older one. False: the session has to wait for the next
+ * millisecond, and is resumed. `since` (µs, the caller's) keeps what it waits for; 0 = nothing.
+ */
+bool worker_moment_passed(struct worker *w, int64_t *since);
 
 /* Room for `size` decompressed bytes, or NULL. Valid until the next call. */
 uint8_t *worker_plain(struct worker *w, size_t size);

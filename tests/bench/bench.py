@@ -7,6 +7,8 @@
   a round    every cell once, contestants one after the other within a case, the order turned by one each round, so
              that what the machine does meanwhile meets all of them alike
 
+BENCH=journal measures something else: see journal.py.
+
 Output in BUILD/bench: results.json (one object a measurement), run.json (machine, mode, who did not run and why),
 benchmarks.md, benchmarks.svg. The two last are copied to docs/ after a complete full run, or with BENCH_WRITE=1.
 """
@@ -25,6 +27,7 @@ import tempfile
 import time
 
 import contestants
+import journal
 import report
 from contestants import Contestant, NotRun, Process
 
@@ -356,15 +359,22 @@ def main():
     wanted = os.environ.get("BENCH_CONTESTANTS", " ".join(contestants.ALL)).split()
     quick = MODE == "quick"
     unknown = set(wanted) - set(contestants.ALL) or set(backends) - {"fake", "cassandra"}
-    if MODE not in ("quick", "full") or ROUNDS < 1 or unknown:
-        sys.exit("bench: BENCH is quick or full, BENCH_BACKENDS of fake and cassandra, BENCH_CONTESTANTS of "
+    if MODE not in ("quick", "full", "journal") or ROUNDS < 1 or unknown:
+        sys.exit("bench: BENCH is quick, full or journal, BENCH_BACKENDS of fake and cassandra, BENCH_CONTESTANTS of "
                  + " ".join(contestants.ALL))
     if not os.environ.get("ZDM_PROXY") and "zdm" in wanted:
         wanted.remove("zdm")
         lab.absent["zdm"] = {"all": "ZDM_PROXY does not name its binary"}
-    seconds, warmup = (0.5, 0.1) if quick else (2.5, 0.5)
+    seconds, warmup = (2.5, 0.5) if MODE == "full" else (0.5, 0.1)
     seconds = float(os.environ.get("BENCH_SECONDS", seconds))
     about |= {"seconds": seconds, "wanted": wanted, "backends": backends}
+    if MODE == "journal":
+        try:
+            sys.exit(0 if journal.run(lab, Backend("fake", lab), about, ROUNDS, HERE.parent.parent / "docs") else 1)
+        except NotRun as why:
+            sys.exit(f"bench: {why}")
+        finally:
+            lab.done()
     try:
         for name in backends:
             cells = ([(c, [w for w in who if w in wanted]) for b, c, who in QUICK if b == name] if quick

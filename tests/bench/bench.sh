@@ -4,7 +4,7 @@
 # make bench: runs bench.py in namespaces of its own, so that nothing outlives it and nothing else is disturbed.
 #
 #   bench.sh BUILD-DIRECTORY
-#   BENCH=quick (default: full)   BENCH_WRITE=1 replaces docs/benchmarks.* by whatever was run
+#   BENCH=quick (default: full)   BENCH=journal: the journal alone   BENCH_WRITE=1 replaces docs/benchmarks.* by whatever was run
 #   ZDM_PROXY=binary              BENCH_BACKENDS="fake cassandra"   BENCH_CONTESTANTS="direct haproxy …"
 #
 # Mount namespace: a bpf file system of its own, where the intercepted contestants pin. Network namespace: loopback
@@ -16,6 +16,7 @@ here=$(dirname "$(readlink -f "$0")")
 [ "$(id -u)" = 0 ] || { echo "make bench wants root: namespaces, eBPF" >&2; exit 1; }
 [ -x "$build/tests/bench/cqlload" ] || { echo "$build/tests/bench/cqlload is not built: make tests" >&2; exit 1; }
 lab=$here/../lab/cassandra.sh
+[ "${BENCH:-}" != journal ] || export BENCH_BACKENDS=fake
 case " ${BENCH_BACKENDS:-fake cassandra} " in
 *" cassandra "*) "${BENCH_LAB:-$lab}" install >&2 ;; # before the network namespace: may need to fetch the jars
 esac

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * rowsync: row sync on its own, without an agent: jobs as lines of JSON on standard input, results on standard
- * output.
+ * rowsync: row sync on its own, without an agent: jobs as lines of JSON on standard input, results on
+ * standard output.
  *
  *   rowsync ORIGIN TARGET USER PASSWORD [THREADS]       addresses with port, "10.77.1.1:9042"
  *
@@ -11,8 +11,9 @@
  *   {"schema": "ks"}   the schema has changed
  *   {"wait": true}     goes on when all jobs before are done
  *
- * For each job "N RESULT" (its number from 0, and 0 or an errno), in the order in which they are done; at the end
- * of input, when all are done, one line of JSON with the counters and the seconds from the first job to the last.
+ * For each job "N RESULT" (its number from 0, and 0 or an errno), in the order in which they are done; at the
+ * end of input, when all are done, one line of JSON with the counters and the seconds from the first job to
+ * the last.
  */
 #include <arpa/inet.h>
 #include <errno.h>

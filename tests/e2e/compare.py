@@ -3,7 +3,8 @@
 """compare.py: both clusters row by row, with WRITETIME and TTL, and against the record of what was acknowledged.
 
 It connects straight to both clusters. Reported for the given keyspaces:
-  lost        acknowledged values that are missing or different on a side, and rows that one side alone has lost
+  lost        acknowledged values that are missing or different on a side, and rows that one side alone has lost; those of
+              rows with an unanswered write are named apart
   duplicated  rows or cells that no acknowledged write explains, or that the two sides hold under different timestamps
   ttl         cells whose expiry differs by more than the slack (reported; counted as lost)
 Exit status 1 unless all are 0.
@@ -99,7 +100,7 @@ def load_records(paths):
 
 class Result:
     def __init__(self):
-        self.acknowledged = self.rows = self.lost = self.duplicated = self.ttl = 0
+        self.acknowledged = self.rows = self.lost = self.unanswered = self.duplicated = self.ttl = 0
         self.notes = []
 
     def note(self, text):
@@ -110,7 +111,8 @@ class Result:
         return self.lost == 0 and self.duplicated == 0 and self.ttl == 0
 
     def text(self):
-        return (f"{self.rows} rows compared, {self.acknowledged} acknowledged, {self.lost} lost, "
+        return (f"{self.rows} rows compared, {self.acknowledged} acknowledged, "
+                f"{self.lost} lost ({self.unanswered} of them unanswered), "
                 f"{self.duplicated} duplicated, {self.ttl} with another TTL")
 
 
@@ -119,40 +121,52 @@ def show(at):
 
 
 def compare_sides(a, b, rows_a, rows_b, result, slack, doubtful=frozenset()):
-    for at in sorted(rows_a.keys() | rows_b.keys(), key=str):
+    for at in sorted(rows_a.keys() | rows_b.keys(), key=lambda at: (at in doubtful, str(at))):
         one, two = rows_a.get(at), rows_b.get(at)
+        unanswered, before = " (an unanswered write)" if at in doubtful else "", result.lost
         result.rows += 1
         if one is None or two is None:
             there, gone = (a, b) if two is None else (b, a)
             result.lost += 1
-            unanswered = " (an unanswered write)" if at in doubtful else ""
             result.note(f"only on the {there.name}, not on the {gone.name}: {show(at)}{unanswered}")
-            continue
+            one = two = {}
         for column in sorted(one.keys() | two.keys()):
             (v1, w1, e1), (v2, w2, e2) = one.get(column, (None,) * 3), two.get(column, (None,) * 3)
             if v1 != v2:
                 result.lost += 1
-                result.note(f"{show(at)} {column}: {a.name} {v1!r:.60} at {w1}, {b.name} {v2!r:.60} at {w2}")
+                result.note(f"{show(at)} {column}: {a.name} {v1!r:.60} at {w1}, {b.name} {v2!r:.60} at {w2}{unanswered}")
             elif w1 != w2:
                 result.duplicated += 1
                 result.note(f"{show(at)} {column}: the same value under two timestamps, {a.name} {w1}, {b.name} {w2}")
             elif (e1 is None) != (e2 is None) or (e1 is not None and abs(e1 - e2) > slack):
                 result.ttl += 1
                 result.note(f"{show(at)} {column}: expires on the {a.name} at {e1}, on the {b.name} at {e2}")
+        if unanswered:
+            result.unanswered += result.lost - before
+
+
+def is_in(have, want):
+    """Whether a row that was read is in the wanted state; cells that the state does not name may hold anything."""
+    if want is None:
+        return have is None
+    return have is not None and all(have.get(c, (None,))[0] == v for c, v in want.items())
 
 
 def compare_expected(side, rows, expected, result, keyspaces, except_tables=()):
     def in_scope(at):
-        return at[0].split(".")[0] in keyspaces and at not in expected.doubtful and at[0] not in except_tables
+        return at[0].split(".")[0] in keyspaces and at[0] not in except_tables
 
-    for at, want in {**expected.rows, **expected.statics}.items():
-        if not in_scope(at):
+    for at, states in {**expected.rows, **expected.statics}.items():
+        have, want = rows.get(at, {} if at in expected.statics else None), states[0]
+        if not in_scope(at) or any(is_in(have, s) for s in states):
             continue
-        have = rows.get(at)
-        if want is None:
-            if have is not None:
-                result.lost += 1
-                result.note(f"{side.name}: an acknowledged DELETE is missing: {show(at)}")
+        if len(states) > 1:
+            result.lost += 1
+            result.unanswered += 1
+            result.note(f"{side.name}: {show(at)} is in none of the {len(states)} states that unanswered writes leave open")
+        elif want is None:
+            result.lost += 1
+            result.note(f"{side.name}: an acknowledged DELETE is missing: {show(at)}")
         elif have is None:
             result.lost += 1
             result.note(f"{side.name}: an acknowledged row is missing: {show(at)}")
@@ -187,11 +201,11 @@ def compare(origin, target, keyspaces, records=(), slack=2.5, target_only=()):
     return result
 
 
-def settle(origin, target, keyspaces, records=(), seconds=15, target_only=()):
+def settle(origin, target, keyspaces, records=(), seconds=15, target_only=(), slack=2.5):
     """As compare, again until both are equal or the time is over: the mirror is asynchronous."""
     end = time.time() + seconds
     while True:
-        result = compare(origin, target, keyspaces, records, target_only=target_only)
+        result = compare(origin, target, keyspaces, records, slack, target_only)
         if result.ok() or time.time() > end:
             return result
         time.sleep(0.5)

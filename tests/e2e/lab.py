@@ -123,6 +123,13 @@ class Cassandra:
     def resume(self, index=0):
         subprocess.run([CASSANDRA, "resume", self.nodes[index][0]], check=True)
 
+    def unplug(self, index=0):
+        """Packets to and from the node vanish; no connection is refused or closed."""
+        subprocess.run(["ip", "link", "set", "ve-" + self.nodes[index][0], "nomaster"], check=True)
+
+    def plug(self, index=0):
+        subprocess.run(["ip", "link", "set", "ve-" + self.nodes[index][0], "master", "cqf0"], check=True)
+
     def run(self, *statements):
         """Executes statements over a short straight connection; the rows of the last one as a list."""
         import compare
@@ -175,7 +182,8 @@ class Agent:
 
     serial = 0
 
-    def __init__(self, origin, target, ebpf=True, environment=None, only_environment=False, **config):
+    def __init__(self, origin, target, ebpf=True, environment=None, only_environment=False, settings=None, **config):
+        """settings: what of the configuration cannot be named by a keyword, being the clusters' names themselves."""
         Agent.serial += 1
         self.number = Agent.serial
         base = os.path.join(RUN, f"agent{self.number}")
@@ -203,7 +211,7 @@ class Agent:
             "admin": {"socket": self.socket},
             "http": {"address": "127.0.0.1", "port": 9180},
             "log": {"level": os.environ.get("LAB_LOG_LEVEL", "info")},
-        }, config)
+        }, merge(config, settings or {}))
         os.makedirs(self.state, exist_ok=True)
 
     # ---- life
@@ -300,7 +308,7 @@ class Agent:
     def http(self, path):
         """(status, text); status 0 when nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:9180{path}", timeout=5) as r:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.config['http']['port']}{path}", timeout=5) as r:
                 return r.status, r.read().decode()
         except urllib.error.HTTPError as e:
             return e.code, e.read().decode()
@@ -326,18 +334,29 @@ class Agent:
         dump = json.loads(subprocess.run(["bpftool", "-j", "map", "dump", "pinned", path], check=True, stdout=subprocess.PIPE).stdout)
         return sum(int(cpu["value"][name]) for cpu in dump[0]["formatted"]["values"])
 
+    def gaps(self):
+        """The gap ledger: a list of gaps as `cqlferry gaps --json` names them."""
+        return json.loads(self.cli("gaps", "--json").stdout)["gaps"]
+
+    def settled(self, seconds=60):
+        """Until it says itself that nothing waits for the other cluster and nothing is in doubt."""
+        def left():
+            mirror = self.status()["mirror"]
+            return f"{mirror['backlog']} records in the backlog, {mirror['inDoubt']} in doubt"
+
+        nothing = "0 records in the backlog, 0 in doubt"
+        wait_until(lambda: left() == nothing, seconds, left, step=0.2)
+
     def log(self):
         """What it logged since it was last started."""
         with open(self.log_path, "rb") as f:
             f.seek(self.log_offset)
             return f.read().decode(errors="replace")
 
-    def rss_kib(self):
+    def memory_kib(self):
+        """{"RssAnon": …, "RssFile": …, "RssShmem": …}"""
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as f:
-            for line in f:
-                if line.startswith("VmRSS"):
-                    return int(line.split()[1])
-        raise LabError("no VmRSS")
+            return {line.split(":")[0]: int(line.split()[1]) for line in f if line.startswith("Rss")}
 
 
 class Load:
@@ -351,7 +370,7 @@ class Load:
         command = [sys.executable, os.path.join(HERE, program), "--contact", contact, "--keyspace", keyspace,
                    "--prefix", prefix, "--record", self.record, "--user", USER, "--password", PASSWORD]
         for k, v in options.items():
-            command += ["--" + k.replace("_", "-"), str(v)]
+            command += ["--" + k.replace("_", "-")] + ([] if v is True else [str(v)])
         self.output_path = self.record + ".out"
         with open(self.output_path, "wb") as out:
             env = dict(os.environ, PYTHONWARNINGS="ignore")

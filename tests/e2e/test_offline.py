@@ -3,7 +3,9 @@
 import json
 
 import compare
+import ledger
 import pytest
+import samples
 import workload
 
 pytestmark = [pytest.mark.offline, pytest.mark.quick]
@@ -77,7 +79,8 @@ def test_unanswered_writes_may_be_there_or_not_but_the_same_on_both(tmp_path):
     more[("ks.items", ("b",))] = {"v": ("z", 5, None)}
     assert judge(tmp_path, GOOD, GOOD, unanswered=[other]).ok()
     assert judge(tmp_path, more, more, unanswered=[other]).ok()
-    assert judge(tmp_path, more, GOOD, unanswered=[other]).lost == 1
+    one_sided = judge(tmp_path, more, GOOD, unanswered=[other])
+    assert one_sided.lost == one_sided.unanswered == 1
 
 
 def test_a_plan_is_repeatable_and_uses_every_kind():
@@ -126,3 +129,63 @@ def test_rows_for_the_target_alone(tmp_path):
     assert not compare.compare(one, two, ["ks"], [str(record)]).ok()
     assert compare.compare(one, two, ["ks"], [str(record)], target_only=["later"]).ok()
     assert compare.compare(one, Fake("target", {}), ["ks"], [str(record)], target_only=["later"]).lost == 1
+
+
+def test_an_unanswered_write_leaves_two_states_open_and_no_third(tmp_path):
+    unanswered = [("ks.items", ["a"], "U", {"v": "y"}), ("ks.items", ["a"], "D", {})]
+    for v, lost in (("x", 0), ("y", 0), ("z", 2)):
+        both = {AT: {"v": (v, 100, None), "n": (1, 100, None)}}
+        assert judge(tmp_path, both, both, unanswered=unanswered[:1]).lost == lost, v
+    assert judge(tmp_path, {}, {}, unanswered=unanswered).ok()
+    assert judge(tmp_path, {}, {}, unanswered=unanswered[:1]).lost == 2
+
+
+def test_an_unanswered_static_column(tmp_path):
+    event = ("ks.events", ["w", 1], "I", {"v": "x", "level": "high"})
+    row = {("ks.events", ("w", 1)): {"v": ("x", 5, None)}}
+    for level, ok in (("high", True), (None, True), ("low", False)):
+        both = {**GOOD, **row, ("ks.events", ("w",)): {"level": (level, 5, None)}}
+        assert judge(tmp_path, both, both, unanswered=[event]).ok() == ok, level
+    assert judge(tmp_path, GOOD, GOOD, unanswered=[event]).ok()
+
+
+def test_what_went_unanswered_is_left_alone():
+    plan = workload.Plan("p", 1, "ks")
+    forgotten = set()
+    for step in range(2000):
+        _, changes = plan.next()
+        for table, key, _, _ in changes:
+            assert (table, tuple(key)) not in forgotten
+        if step % 10 == 0:
+            plan.forget(changes)
+            forgotten.update((t, tuple(k)) for t, k, _, _ in changes)
+
+
+def test_percentile_of_a_histogram():
+    before, after = {0.01: 5.0, 0.1: 5.0, float("inf"): 5.0}, {0.01: 55.0, 0.1: 105.0, float("inf"): 105.0}
+    assert samples.percentile(before, after, 0.5) == (0.01, 100)
+    assert samples.percentile(before, after, 0.75) == (0.055, 100)
+    assert samples.percentile(after, after, 0.5) == (None, 0)
+
+
+def test_longest_gap_between_acknowledgements(tmp_path):
+    record = tmp_path / "record"
+    times = [1000, 1100, 1900, 2000]  # when they were answered: 50 ms later
+    record.write_text("".join(json.dumps(["a", 0, t, 50.0, []]) + "\n" for t in times) + json.dumps(["?", 0, 1500, 0, []]) + "\n")
+    assert samples.longest_gap([str(record)], 1.05, 2.05) == (0.8, 1.15)
+    assert samples.longest_gap([str(record)], 1.05, 3.05) == (1.0, 2.05)
+
+
+def test_what_the_ledger_does_not_explain():
+    row = {"v": ("x", 5_000_000, None)}
+    origin = Fake("origin", {AT: row, ("ks.items", ("b",)): row})
+    gap = {"kind": "unmirrored", "cause": "shed", "keyspace": "ks", "table": "items", "from": 4_900_000, "to": 5_100_000, "count": 2}
+    one, two = origin.read("ks"), {}
+    assert ledger.unexplained(one, two, [gap], slack_us=0) == []
+    assert ledger.unexplained(one, two, [dict(gap, keyspace=None, table=None)], slack_us=0) == []
+    for bad in ({"count": 1}, {"to": 4_950_000}, {"table": "other"}, {"cause": "lwt"}):
+        assert ledger.unexplained(one, two, [dict(gap, **bad)], slack_us=0), bad
+    assert ledger.unexplained(one, two, [], slack_us=0)
+    assert ledger.unexplained({}, one, [gap], slack_us=0), "a row that only the target has is no gap"
+    other = {AT: {"v": ("y", 5_000_000, None)}}
+    assert ledger.unexplained({AT: row}, other, [gap], slack_us=0), "the sides differ in a cell that both have at one time"

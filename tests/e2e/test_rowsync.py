@@ -6,6 +6,7 @@ the cluster tells them (Cassandra 5).
 """
 import json
 import os
+import resource
 import struct
 import subprocess
 import threading
@@ -17,7 +18,7 @@ from cassandra.protocol import _ProtocolHandler
 import compare
 import lab
 
-pytestmark = pytest.mark.quick
+quick = pytest.mark.quick
 TOOL = os.path.join(lab.BUILD, "tests", "bench", "rowsync")
 TIME = 1_700_000_000_000  # ms: too long for an int, which JSON does not take for a timestamp
 OLD = int((time.time() - 3600) * 1e6)  # µs: settled long ago
@@ -96,11 +97,14 @@ SCALARS = {
 }
 
 
+if min(os.environ.get(f"LAB_{side}_VERSION") or "5" for side in ("ORIGIN", "TARGET")) >= "5":
+    SCALARS["vec"] = ("vector<float, 3>", "[1, 2, 3]", "[0.5, 0, -1]")
+
+
 def tables(k):
-    vector = "" if "4.1" in (os.environ.get("LAB_TARGET_VERSION") or "") else ", v vector<float, 3>"
     scalars = ", ".join(f"{name} {kind}" for name, (kind, _, _) in SCALARS.items())
     return [
-        f"CREATE TABLE {k}.scalars (\"K\" int PRIMARY KEY, {scalars}{vector})",
+        f"CREATE TABLE {k}.scalars (\"K\" int PRIMARY KEY, {scalars})",
         f"CREATE TABLE {k}.wide (k int, c int, d text, s int STATIC, ss set<int> STATIC, v int, w text, "
         "PRIMARY KEY (k, c, d)) WITH CLUSTERING ORDER BY (c DESC, d ASC)",
         f"CREATE TABLE {k}.many (k int PRIMARY KEY, v int, se set<text>, m map<text, int>, l list<int>, u address, "
@@ -228,6 +232,7 @@ def pair(clusters):
         c.run(f"DROP KEYSPACE {name}")
 
 
+@quick
 def test_scalars_of_every_type(pair):
     names = ", ".join(SCALARS)
     one, two = (", ".join(x[i] for x in SCALARS.values()) for i in (1, 2))
@@ -245,6 +250,7 @@ def test_scalars_of_every_type(pair):
     assert pair.equal("scalars").rows == 4
 
 
+@quick
 def test_all_forms_of_a_key(pair):
     uuid, key = "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "(1, 'it''s')"
     pair.both("TRUNCATE {k}.keys")
@@ -268,6 +274,7 @@ def test_all_forms_of_a_key(pair):
     assert pair.sync("SELECT * FROM keys") == 126
 
 
+@quick
 def test_ttl_is_what_remains(pair):
     pair.both("TRUNCATE {k}.expiring")
     pair.origin("INSERT INTO {k}.expiring (k, v, w, m) VALUES (1, 1, 1, {1: 1}) USING TTL 100",
@@ -287,6 +294,7 @@ def test_ttl_is_what_remains(pair):
     assert (result.lost, result.ttl, result.duplicated) == (0, 0, 1), "\n".join(result.notes)
 
 
+@quick
 def test_collections(pair):
     pair.both("TRUNCATE {k}.many",
               f"INSERT INTO {{k}}.many (k, v, se, m, u, ml) VALUES (1, 1, {{'a', 'b'}}, {{'x': 1, 'y': 2}}, "
@@ -305,6 +313,7 @@ def test_collections(pair):
     assert pair.equal("many").rows == 3
 
 
+@quick
 @pytest.mark.parametrize("origin,target", [
     ([1, 2, 3], []), ([1, 2, 3], [1]), ([1, 2, 3], [3]), ([1, 2, 3], [2, 3]), ([1, 2], [1, 2]), ([], [4, 5]),
     ([1, 2, 3], [3, 2, 1]), ([1], [1, 1]), ([1, 1], [1]), ([2], [1, 2, 3])])
@@ -323,6 +332,7 @@ def test_lists(pair, origin, target):
         assert result.duplicated == 0, "\n".join(result.notes)
 
 
+@quick
 def test_statics_rows_and_ranges(pair):
     pair.both("TRUNCATE {k}.wide")
     for c in range(8):
@@ -364,6 +374,7 @@ def test_rows_that_are_only_a_marker(pair):
     assert pair.equal("bare", "wide").rows == 2
 
 
+@quick
 def test_what_the_target_has_newer(pair):
     pair.both("TRUNCATE {k}.scalars")
     pair.origin(f"INSERT INTO {{k}}.scalars (\"K\", n, t) VALUES (1, 1, 'old') USING TIMESTAMP {OLD}")
@@ -373,6 +384,7 @@ def test_what_the_target_has_newer(pair):
     assert result.lost == 0 and result.duplicated == 2, "\n".join(result.notes)  # equal values; nothing lowers a timestamp
 
 
+@quick
 def test_lightweight_transactions(pair):
     pair.both("TRUNCATE {k}.scalars")
     texts = ["INSERT INTO {k}.scalars (\"K\", n) VALUES (1, 1) IF NOT EXISTS",
@@ -386,6 +398,7 @@ def test_lightweight_transactions(pair):
         pair.equal("scalars")
 
 
+@quick
 def test_batches(pair):
     pair.both("TRUNCATE {k}.scalars", "TRUNCATE {k}.many")
     batch = ("BEGIN BATCH INSERT INTO scalars (\"K\", n) VALUES (?, ?); UPDATE {k}.many SET l = l + [1] WHERE k = ?; "
@@ -402,6 +415,7 @@ def test_batches(pair):
     assert pair.equal("scalars").rows == 61
 
 
+@quick
 def test_what_cannot_be_done(pair):
     pair.origin("CREATE TABLE IF NOT EXISTS {k}.alone (k int PRIMARY KEY, v int)")
     try:
@@ -428,6 +442,7 @@ def test_what_cannot_be_done(pair):
             pair.run(s, "DROP TABLE IF EXISTS {k}.alone")
 
 
+@quick
 def test_backwards(pair):
     """After a cutover the target is the truth."""
     pair.both("TRUNCATE {k}.scalars")
@@ -436,6 +451,7 @@ def test_backwards(pair):
     assert pair.equal("scalars").rows == 1
 
 
+@quick
 def test_no_write_is_lost_beside_writers(pair):
     """Writers on the origin whose writes are mirrored with their timestamps a moment later, as the mirror does, while the
     same rows are synced all the time."""
@@ -514,8 +530,11 @@ def test_speed(pair, clusters):
         tool = Tool(*clusters)
         for i in range(count):
             tool.submit(("UPDATE scalars SET n = ? WHERE \"K\" = ?", [integer(0), integer(i)]), keyspace=pair.keyspace)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         counters = tool.end()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_us = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count * 1e6
         assert counters["done"] == count and counters["failed"] == 0
-        print(f"rowsync: {count / counters['seconds']:.0f} rows/s {name}; {counters}")
+        print(f"rowsync: {count / counters['seconds']:.0f} rows/s {name}, {cpu_us:.0f} µs CPU a row; {counters}; load {os.getloadavg()[0]:.0f}")
         assert counters["repaired"] == (3 * count if name == "repairing" else 0)
     assert pair.equal("scalars").rows == count

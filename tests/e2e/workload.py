@@ -72,6 +72,12 @@ class Plan:
         if not self.kinds:
             raise ValueError("no kind of operation is left")
 
+    def forget(self, changes):
+        """Nothing more is written to these rows: of an unanswered operation it stays open which state they are in."""
+        for _, key, _, _ in changes:
+            if key[0] in self.live:
+                self.live.remove(key[0])
+
     def value(self):
         # Words that a naive reader of CQL trips over.
         odd = ("", " -- no comment", " ; USE other;", " $$ BEGIN BATCH $$", " it''s", " /* now() */", " ümläut ☃")
@@ -161,31 +167,42 @@ def now_micros():
     return time.time_ns() // 1000
 
 
+def after(state, verb, columns):
+    """A row's state after a change; None: there is no such row."""
+    if verb == "D":
+        return None
+    return {**(state or {}), **{c: sorted(v) if isinstance(v, list) else v for c, v in columns.items()}}
+
+
 class Expected:
-    """What acknowledged operations leave behind: rows, and keys of which an unanswered operation leaves us unsure."""
+    """What the operations leave behind. Each row has the states that it may be in: one, unless operations on it went
+    unanswered; each of those has happened or not."""
 
     def __init__(self):
-        self.rows = {}    # (table, key) -> {column: value}, or None: deleted
-        self.statics = {}  # (table, partition) -> {column: value}
+        self.rows = {}     # (table, key) -> possible states
+        self.statics = {}  # (table, partition) -> possible states
         self.doubtful = set()
         self.acknowledged = 0
 
     def apply(self, changes):
         self.acknowledged += 1
-        for table, key, verb, columns in changes:
-            at = (table, tuple(key))
-            columns = dict(columns)
-            if table.endswith(".events") and "level" in columns:
-                self.statics.setdefault((table, (key[0],)), {})["level"] = columns.pop("level")
-            if verb == "D":
-                self.rows[at] = None
-                continue
-            row = dict(self.rows.get(at) or {})
-            row.update({c: sorted(v) if isinstance(v, list) else v for c, v in columns.items()})
-            self.rows[at] = row
+        self.change(changes, True)
 
     def doubt(self, changes):
-        for table, key, _, columns in changes:
-            self.doubtful.add((table, tuple(key)))
-            if "level" in columns:
-                self.doubtful.add((table, (key[0],)))
+        self.change(changes, False)
+
+    def change(self, changes, certain):
+        for table, key, verb, columns in changes:
+            columns = dict(columns)
+            if table.endswith(".events") and "level" in columns:
+                static = {"level": columns.pop("level")}
+                self.put(self.statics, (table, (key[0],)), {"level": None}, "U", static, certain)
+            self.put(self.rows, (table, tuple(key)), None, verb, columns, certain)
+
+    def put(self, where, at, before, verb, columns, certain):
+        old = where.get(at, [before])
+        states = [after(s, verb, columns) for s in old]
+        if not certain:
+            self.doubtful.add(at)
+            states = old + states
+        where[at] = [s for i, s in enumerate(states) if s not in states[:i]]

@@ -36,8 +36,11 @@ def connect(args):
         more["protocol_version"] = args.protocol
     if args.user:
         more["auth_provider"] = PlainTextAuthProvider(args.user, args.password)
+    if args.no_schema:
+        more["schema_metadata_enabled"] = False
     return Cluster(args.contact.split(","), port=args.port, execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-                   reconnection_policy=ConstantReconnectionPolicy(0.5, None), connect_timeout=10, **more)
+                   reconnection_policy=ConstantReconnectionPolicy(args.reconnect, None), connect_timeout=10,
+                   idle_heartbeat_interval=args.heartbeat, **more)
 
 
 MODE = ["all", 0.0]  # what --mode-file said, and when it was last looked at
@@ -146,7 +149,7 @@ class Writer(threading.Thread):
                 other = self.plan.keyspace
                 base = self.args.keyspace
                 other = workload.second_keyspace(base) if other == base else base
-                if not self.attempt(time.time(), lambda o=other: self.session.set_keyspace(o)):
+                if not self.attempt(time.time(), lambda o=other: self.session.set_keyspace(o), True):
                     return
                 self.plan.keyspace = other
                 self.plan.live.clear()  # they lie in the other keyspace
@@ -154,13 +157,14 @@ class Writer(threading.Thread):
             mode = self.plan.mode = read_mode(self.args)
             kind, changes = self.plan.next()
             began = time.time()
-            if self.attempt(began, lambda k=kind, c=changes: self.execute(k, c)):
+            if self.attempt(began, lambda k=kind, c=changes: self.execute(k, c), not self.args.once):
                 # A beat that covers an older one is still of the old mode.
                 self.record.ack(self.number, began, changes, "beat" if self.plan.beats else mode)
             else:
                 self.record.unknown(self.number, began, changes)
+                self.plan.forget(changes)
 
-    def attempt(self, began, action):
+    def attempt(self, began, action, again):
         """As an application would: the same again until it succeeds. All statements of the plan are idempotent."""
         while True:
             try:
@@ -168,7 +172,7 @@ class Writer(threading.Thread):
                 return True
             except Exception as e:  # whatever the driver raises is an error that the application sees
                 self.record.error(e)
-                if self.stop.wait(0.1) and time.time() - began > 5:
+                if self.stop.wait(0.1) and time.time() - began > 5 or not again:
                     return False
 
 
@@ -193,6 +197,10 @@ def main():
     p.add_argument("--timestamps", choices=("mixed", "client", "server"), default="mixed")
     p.add_argument("--timeout", type=float, default=10)
     p.add_argument("--consistency", default="LOCAL_ONE")
+    p.add_argument("--once", action="store_true", help="what fails is not tried again: it stays unanswered")
+    p.add_argument("--heartbeat", type=float, default=30, help="seconds between a driver's heartbeats, 0 = none")
+    p.add_argument("--no-schema", action="store_true", help="connect without reading the schema: sooner back after a crash")
+    p.add_argument("--reconnect", type=float, default=0.5, help="seconds between attempts to connect again")
     args = p.parse_args()
 
     stop = threading.Event()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Input: one byte (bit 0: values by name), one byte n, n values as on the wire, the rest is a statement. What is
- * read has terms that can stand in a WHERE: as many markers as values, and the values are whole.
+ * Input: one byte (bit 0: values by name), one byte n, n values as on the wire, the rest is a statement. What
+ * is read has terms that can stand in a WHERE: as many markers as values, and the values are whole.
  */
 #include <errno.h>
 

@@ -12,7 +12,7 @@
 #       --cluster C    cluster name (default: NAME without trailing digits)
 #       --seed IP      join that node's cluster (default: be a seed)
 #       --auth         passwords and permissions; first user cassandra/cassandra
-#       --tls MODE     client TLS: required | optional | mutual
+#       --tls MODE     client TLS: required | optional (plain as well) | mutual | optional-mutual
 #       --set "K: V"   a cassandra.yaml line, replaces the generated one (repeat)
 #       --version V    Cassandra version (default $LAB_VERSION)
 #   cassandra.sh wait NAME [SECONDS]       until it takes CQL, and with --auth until a login can work
@@ -90,7 +90,7 @@ certificates() (
 		sign client DNS:client
 		keytool -importcert -noprompt -alias ca -file ca.pem -keystore trust.p12 -storetype PKCS12 -storepass labpass 2>/dev/null
 	fi
-	[ -z "${1:-}" ] || [ -e "$1.p12" ] || sign "$1" "IP:$1"
+	[ -z "${1:-}" ] || [ -e "$1.p12" ] || sign "$1" "IP:$1,DNS:db.cqlferry.test"
 )
 
 # ---------------------------------------------------------------- configuration
@@ -132,8 +132,8 @@ configuration() { # configuration IP CLUSTER SEED AUTH TLS EXTRA...
 		if [ -n "$tls" ]; then
 			certificates "$ip"
 			local optional=false mutual=false t=$LAB_RUN/tls
-			[ "$tls" != optional ] || optional=true
-			[ "$tls" != mutual ] || mutual=true
+			[[ $tls != optional* ]] || optional=true
+			[[ $tls != *mutual ]] || mutual=true
 			echo "client_encryption_options: {enabled: true, optional: $optional, require_client_auth: $mutual," \
 				"store_type: PKCS12, keystore: $t/$ip.p12, keystore_password: labpass," \
 				"truststore: $t/trust.p12, truststore_password: labpass}"
@@ -190,6 +190,7 @@ launch() { # launch [ARCHIVE-TO-WRITE]: the JVM of the node that use and load na
 		-Dcassandra.superuser_setup_delay_ms=0
 		-Dcassandra.shutdown_announce_in_ms=100
 		-Dcassandra.memtable.row_overhead_size=180    # else 2 s of every start go to measuring it
+		-Dcassandra.auth_bcrypt_gensalt_log2_rounds=4 # else each login takes 100 ms of CPU, and drivers log in often
 	)
 	rm -f "$DIR/system.log"
 	date +%s%3N >"$DIR/started"
@@ -223,7 +224,7 @@ start() {
 		--seed) seed=$2 ;;
 		--version) VERSION=$2 ;;
 		--set) extra+=("$2") ;;
-		--tls) [[ $2 =~ ^(required|optional|mutual)$ ]] || die "--tls required|optional|mutual, not '$2'"; tls=$2 ;;
+		--tls) [[ $2 =~ ^(required|optional|mutual|optional-mutual)$ ]] || die "--tls required|optional|mutual|optional-mutual, not '$2'"; tls=$2 ;;
 		*) die "unknown option $1" ;;
 		esac
 		shift 2

@@ -20,7 +20,7 @@ cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cqlferry-lab
 what=${1:-all}
 
 BUILD_PKGS=(gcc make clang llvm bpftool libc6-dev libbpf-dev libelf-dev libssl-dev libcmocka-dev libuv1-dev liblz4-dev
-	libsnappy-dev libxxhash-dev libjansson-dev libcyaml-dev libyaml-dev libdeflate-dev libmicrohttpd-dev
+	libsnappy-dev libxxhash-dev libjansson-dev libcyaml-dev libyaml-dev libdeflate-dev libmicrohttpd-dev libcurl4-openssl-dev libzip-dev
 	uthash-dev pkg-config)
 TEST_PKGS=(libclang-rt-14-dev haproxy nftables iproute2 util-linux procps bc openssl gnuplot-nox python3-venv)
 

@@ -80,12 +80,22 @@ static bool silent(struct fake *f, const struct frame_header *h, struct span bod
 
 /* ------------------------------------------------------------- opening */
 
+static int open_as(struct client **ret, const struct addr *node, const char *user, const char *password, unsigned timeout_ms,
+		   struct error *error)
+{
+	struct cluster cluster = {.nodes = {*node}, .node_count = 1, .username = user, .password = password};
+	struct endpoint to;
+
+	cluster_endpoint(&cluster, 0, &to);
+	return client_open(ret, &cluster, &to, 0, timeout_ms, error);
+}
+
 static struct client *open_to(struct fake *f, unsigned timeout_ms)
 {
 	struct client *c = NULL;
 	struct error e = {0};
 
-	if (client_open(&c, &f->addr, "ann", "secret", 0, timeout_ms, &e) < 0)
+	if (open_as(&c, &f->addr, "ann", "secret", timeout_ms, &e) < 0)
 		fail_msg("%s", e.text);
 	return c;
 }
@@ -121,13 +131,13 @@ static void login(void **state)
 	client_close(c);
 
 	c = NULL;
-	assert_int_equal(client_open(&c, &f.addr, "ann", "wrong", 0, TIMEOUT_MS, &e), -EACCES);
+	assert_int_equal(open_as(&c, &f.addr, "ann", "wrong", TIMEOUT_MS, &e), -EACCES);
 	assert_null(c);
 	assert_non_null(strstr(e.text, "Provided username ann"));
 	assert_non_null(strstr(e.text, "127.0.0.1:"));
 	assert_null(strstr(e.text, "wrong"));
-	assert_int_equal(client_open(&c, &f.addr, "", "", 0, TIMEOUT_MS, &e), -ENOKEY);
-	assert_int_equal(client_open(&c, &f.addr, NULL, NULL, 0, TIMEOUT_MS, &e), -ENOKEY);
+	assert_int_equal(open_as(&c, &f.addr, "", "", TIMEOUT_MS, &e), -ENOKEY);
+	assert_int_equal(open_as(&c, &f.addr, NULL, NULL, TIMEOUT_MS, &e), -ENOKEY);
 	fake_stop(&f);
 }
 
@@ -167,8 +177,7 @@ static void refusals_at_opening(void **state)
 		uint64_t begin = clock_now_ns();
 
 		fake_start(&f, "127.0.0.1", cases[i].answer);
-		assert_int_equal(client_open(&c, &f.addr, "ann", "secret", 0,
-					     cases[i].code == -ETIMEDOUT ? SHORT_MS : TIMEOUT_MS, &e),
+		assert_int_equal(open_as(&c, &f.addr, "ann", "secret", cases[i].code == -ETIMEDOUT ? SHORT_MS : TIMEOUT_MS, &e),
 				 cases[i].code);
 		assert_null(c);
 		if (!strstr(e.text, cases[i].text))
@@ -188,7 +197,7 @@ static void nobody_listens(void **state)
 	(void)state;
 	fake_start(&f, "127.0.0.1", fake_ready);
 	fake_stop(&f);
-	assert_int_equal(client_open(&c, &f.addr, "", "", 0, TIMEOUT_MS, &e), -ECONNREFUSED);
+	assert_int_equal(open_as(&c, &f.addr, "", "", TIMEOUT_MS, &e), -ECONNREFUSED);
 	assert_non_null(strstr(e.text, "cannot be reached"));
 }
 

@@ -38,7 +38,7 @@ static const struct {
      "c.yaml:2: unknown key 'listen.prot'; did you mean 'listen.port'?"},
     {"unknown key, far", "listen:\n  zzzzzzzzz: 1\n",
      "c.yaml:2: unknown key 'listen.zzzzzzzzz'; allowed in listen: address, port, agentAddress, "
-     "agentAddress6, agentPort"},
+     "agentAddress6, agentPort, tls"},
     {"unknown section", "\n\nxyzxyzxyz:\n  a: 1\n",
      "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, rowSync, auth, "
      "ddl, topology, "
@@ -349,6 +349,7 @@ static void test_every_key_by_env(void **state)
 			 : strstr(key->path, "Address6")	 ? "fd00::1"
 			 : strstr(key->path, "Address")		 ? "10.0.0.1"
 			 : strstr(key->path, "Host")		 ? "host"
+			 : strstr(key->path, "serverName")	 ? "host"
 			 : strstr(key->path, "consistency")	 ? "ONE"
 			 : !strcmp(key->path, "intercept.watch") ? "10.0.0.0/8"
 								 : "/x");
@@ -652,6 +653,23 @@ static const struct {
      "limits.sessionRequests (6) is above limits.requestsInFlight (5)"},
     {"origin: {contactPoints: [a]}\nlimits: {mirrorBytes: 1MiB}\n",
      "limits.mirrorBytes is below limits.frameBytes: one request of the largest size would never fit"},
+    {"origin: {contactPoints: [a], tls: {caFile: /ca}}\n", "origin.tls.caFile is set, but origin.tls.enabled is false"},
+    {"origin: {contactPoints: [a]}\ntarget: {contactPoints: [b], tls: {enabled: true, keyFile: /k}}\n",
+     "target.tls.keyFile is set without target.tls.certFile"},
+    {"origin: {contactPoints: [a]}\ntarget: {contactPoints: [b], secureConnectBundle: /b, username: u, password: p}\n",
+     "target.contactPoints is set, but the nodes come from target.secureConnectBundle; allowed: one of the two"},
+    {"origin: {contactPoints: [a]}\ntarget: {secureConnectBundle: /b, username: u, password: p, tls: {certFile: /c}}\n",
+     "target.tls.certFile is set, but the certificates come from target.secureConnectBundle; allowed: one of the two"},
+    {"origin: {contactPoints: [a]}\ntarget: {secureConnectBundle: /b}\n",
+     "target.secureConnectBundle needs target.username and a password (an application token: username token, "
+     "the token as password)"},
+    {"origin: {secureConnectBundle: /b, username: u, password: p}\n",
+     "origin.secureConnectBundle needs intercept.enabled false and listen.port: clients of such a cluster "
+     "speak TLS with its proxy, and nothing else names its nodes"},
+    {"origin: {contactPoints: [a]}\nlisten: {tls: {keyFile: /k}}\n",
+     "listen.tls has settings, but no certificate: set listen.tls.certFile"},
+    {"origin: {contactPoints: [a]}\nlisten: {tls: {certFile: /c, clientAuth: required}}\n",
+     "listen.tls.clientAuth needs listen.tls.clientCaFile: who signs the clients' certificates?"},
 };
 
 static void test_check(void **state)
@@ -673,6 +691,14 @@ static void test_check(void **state)
 		  "origin: {contactPoints: [a]}\ntarget: {contactPoints: [b]}\nphase: {initial: mirror}\n",
 		  no_env, &e),
 	    0);
+	assert_int_equal(config_check(&c, &e), 0);
+	config_done(&c);
+	/* A bundle stands for contact points and TLS. */
+	assert_int_equal(parse(&c,
+			       "origin: {contactPoints: [a]}\nphase: {initial: mirror}\n"
+			       "target: {secureConnectBundle: /b, username: token, password: t}\n",
+			       no_env, &e),
+			 0);
 	assert_int_equal(config_check(&c, &e), 0);
 	config_done(&c);
 }

@@ -17,13 +17,19 @@
 #include "net/dial.h"
 
 static uv_loop_t loop;
-static int calls, result;
+static int calls, result; /* result: the descriptor, or −errno */
 
-static void done(void *context, int fd)
+static void done(void *context, struct dial_result *r)
 {
 	assert_ptr_equal(context, &result);
+	assert_true((r->error < 0) == (r->reason != NULL));
 	calls++;
-	result = fd;
+	result = r->error < 0 ? r->error : r->stream.fd;
+}
+
+static struct dial *dial_plain(const struct addr *to, unsigned timeout_ms)
+{
+	return dial_start(&loop, &(struct endpoint){.addr = *to}, 0, timeout_ms, done, &result);
 }
 
 static int setup(void **unused)
@@ -73,7 +79,7 @@ static void a_listener_is_reached(void **unused)
 	char byte;
 
 	(void)unused;
-	assert_non_null(dial_start(&loop, &to, 0, 5000, done, &result));
+	assert_non_null(dial_plain(&to, 5000));
 	assert_int_equal(calls, 0); /* never before it returns */
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert_int_equal(calls, 1);
@@ -99,7 +105,7 @@ static void a_refusal_is_told(void **unused)
 	(void)unused;
 	close(listener(&to, 1)); /* nobody listens there now */
 	before = open_descriptors();
-	assert_non_null(dial_start(&loop, &to, 0, 5000, done, &result));
+	assert_non_null(dial_plain(&to, 5000));
 	assert_int_equal(calls, 0);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert_int_equal(calls, 1);
@@ -128,7 +134,7 @@ static void silence_ends_at_the_time_limit(void **unused)
 
 	(void)unused;
 	before = open_descriptors();
-	assert_non_null(dial_start(&loop, &to, 0, 150, done, &result));
+	assert_non_null(dial_plain(&to, 150));
 	uv_run(&loop, UV_RUN_DEFAULT);
 	ms = (clock_now_ns() - begin) / 1000000;
 	assert_int_equal(calls, 1);
@@ -149,7 +155,7 @@ static void giving_up_is_silent(void **unused)
 
 	(void)unused;
 	before = open_descriptors();
-	d = dial_start(&loop, &to, 0, 60000, done, &result);
+	d = dial_plain(&to, 60000);
 	assert_non_null(d);
 	uv_run(&loop, UV_RUN_NOWAIT);
 	dial_cancel(d);
@@ -172,7 +178,7 @@ static void giving_up_what_has_just_come_up(void **unused)
 
 	(void)unused;
 	before = open_descriptors();
-	d = dial_start(&loop, &to, 0, 5000, done, &result);
+	d = dial_plain(&to, 5000);
 	assert_non_null(d);
 	dial_cancel(d);
 	uv_run(&loop, UV_RUN_DEFAULT);
@@ -189,7 +195,7 @@ static void what_cannot_be_dialled_is_told_from_the_loop(void **unused)
 	to.in.sin_family = AF_INET;
 	to.in.sin_addr.s_addr = htonl(INADDR_BROADCAST); /* connect() itself refuses that */
 	to.in.sin_port = htons(9042);
-	assert_non_null(dial_start(&loop, &to, 0, 5000, done, &result));
+	assert_non_null(dial_plain(&to, 5000));
 	assert_int_equal(calls, 0);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	assert_int_equal(calls, 1);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Which rows a write touches. Every statement below that yields relations was accepted by Apache Cassandra 5.0.9.
+ * Which rows a write touches. Every statement below that yields relations was accepted by Apache
+ * Cassandra 5.0.9.
  *
- * Values are written as digits, each a value of one byte: "1,2"; "-" null, "~" not set, "[1 2]" a list of two,
- * "a=1" by name, 'x a text. What is read is rendered again as
- *   <kind>[*] keyspace.table name op term<values>|alternative …    (* = DELETE of whole rows; ! = unusable)
+ * Values are written as digits, each a value of one byte: "1,2"; "-" null, "~" not set, "[1 2]" a list of
+ * two, "a=1" by name, 'x a text. What is read is rendered again as <kind>[*] keyspace.table name op
+ * term<values>|alternative …    (* = DELETE of whole rows; ! = unusable)
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -38,7 +39,8 @@ static const struct {
      "I .t k = ?<01> m = {'a': ?, ?: 2}<02 03> l = [?, 4]<04> s = {?}<05>"},
     {"INSERT INTO t (k, u, v) VALUES ((?, 'x'), {a:now(), b: ?}, ?)", "1,2,3",
      "I .t k = (?, 'x')<01> u = ! v = ?<03>"},
-    {"INSERT INTO t (k, u, v) VALUES (1, {a:true, b::x}, ?)", "1,2", "I .t k = 1 u = {a:true, b:?}<01> v = ?<02>"},
+    {"INSERT INTO t (k, u, v) VALUES (1, {a:true, b::x}, ?)", "1,2",
+     "I .t k = 1 u = {a:true, b:?}<01> v = ?<02>"},
     {"INSERT INTO t (k, v) VALUES (textAsBlob('a'), ks.f(1))", "", "I .t k = textAsBlob('a') v = !"},
     {"INSERT INTO t (k, v) VALUES (blobAsInt(?), uuid())", "3", "I .t k = blobAsInt(?)<03> v = !"},
     {"INSERT INTO t (k) VALUES ((int)   ?)", "3", "I .t k = (int) ?<03>"},
@@ -81,7 +83,8 @@ static const struct {
     {"UPDATE t SET v = 1 WHERE k = ?", "-", "U .t k = !"},
     {"UPDATE t SET v = 1 WHERE (k = ?) AND (c = ?)", "1,2", "U .t k = ?<01> c = ?<02>"},
     {"UPDATE t SET v = 1 WHERE k = ? AND (a, b) = (?, 2)", "1,3", "U .t k = ?<01> (a b) = (?, 2)<03>"},
-    {"UPDATE t SET v = 1 WHERE k = 1 AND (a, b) IN ((1, ?), (3, 4))", "5", "U .t k = 1 (a b) = (1, ?)<05>|(3, 4)"},
+    {"UPDATE t SET v = 1 WHERE k = 1 AND (a, b) IN ((1, ?), (3, 4))", "5",
+     "U .t k = 1 (a b) = (1, ?)<05>|(3, 4)"},
     {"UPDATE t SET v = 1 WHERE k = 1 AND (a, b) IN (?, :x)", "5,6", "U .t k = 1 (a b) = ?<05>|?<06>"},
     {"UPDATE t SET v = 1 WHERE k = 1 AND (a, b) IN ?", "[5 6]", "U .t k = 1 (a b) = ?<05>|?<06>"},
     {"UPDATE t SET v = 1 WHERE k = 1 AND (a) = (?)", "5", "U .t k = 1 (a) = (?)<05>"},
@@ -115,7 +118,8 @@ static const struct {
      "I .t k = fromJson(?)<[1, {\"a\": \"}]\"}]> b = !"},
     {"INSERT INTO t JSON ?", "'{ \"k\" : 12 , \"k\" : 13 }", "I .t k = fromJson(?)<13>"},
     {"INSERT INTO t JSON :doc", "[json]='{\"k\":1},doc='{\"k\":2}", "I .t k = fromJson(?)<2>"},
-    {"INSERT INTO t JSON ?", "[json]='{\"\\u006b\\t\\ud83d\\ude00\":2}", "I .t k\t\xf0\x9f\x98\x80 = fromJson(?)<2>"},
+    {"INSERT INTO t JSON ?", "[json]='{\"\\u006b\\t\\ud83d\\ude00\":2}",
+     "I .t k\t\xf0\x9f\x98\x80 = fromJson(?)<2>"},
     {"INSERT INTO t JSON '{}'", "", "I .t"},
     {"INSERT INTO t JSON '[]'", "", NULL},
     {"INSERT INTO t JSON '{\"k\": 1'", "", NULL},
@@ -401,8 +405,8 @@ static void memory_is_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(statements),	      cmocka_unit_test(beginnings),
-	    cmocka_unit_test(values_cut_off),	      cmocka_unit_test(keys_that_are_too_long),
+	    cmocka_unit_test(statements),	 cmocka_unit_test(beginnings),
+	    cmocka_unit_test(values_cut_off),	 cmocka_unit_test(keys_that_are_too_long),
 	    cmocka_unit_test(memory_is_bounded),
 	};
 

@@ -2,8 +2,9 @@
 /*
  * What is written so that one row becomes the other: rows as text, statements as text.
  *
- * The table: k (partition), c (clustering), st (static), v and w (plain), se (set), m (map), l (list), u (user type
- * with fields f and g). A row is "v=1@100 w=2@50+900 se=a@1,b@2": value, timestamp, and what remains of its life.
+ * The table: k (partition), c (clustering), st (static), v and w (plain), se (set), m (map), l (list), u
+ * (user type with fields f and g). A row is "v=1@100 w=2@50+900 se=a@1,b@2": value, timestamp, and what
+ * remains of its life.
  * "@?" has no timestamp that could be read; a row that is only a marker is ""; none at all is NULL.
  */
 #include <setjmp.h>
@@ -25,17 +26,17 @@ static struct schema_column columns[] = {
     {.name = "l", .quoted = "\"l\"", .kind = COLUMN_REGULAR, .shape = SHAPE_LIST},
     {.name = "m", .quoted = "\"m\"", .kind = COLUMN_REGULAR, .shape = SHAPE_MAP},
     {.name = "se", .quoted = "\"se\"", .kind = COLUMN_REGULAR, .shape = SHAPE_SET},
-    {.name = "u", .quoted = "\"u\"", .kind = COLUMN_REGULAR, .shape = SHAPE_UDT,
-     .fields = (const char *[]){"\"f\"", "\"g\""}, .field_count = 2},
+    {.name = "u",
+     .quoted = "\"u\"",
+     .kind = COLUMN_REGULAR,
+     .shape = SHAPE_UDT,
+     .fields = (const char *[]){"\"f\"", "\"g\""},
+     .field_count = 2},
     {.name = "v", .quoted = "\"v\"", .kind = COLUMN_REGULAR},
     {.name = "w", .quoted = "\"w\"", .kind = COLUMN_REGULAR},
 };
-static const struct schema_table table = {.count = 9,
-					  .partition = 1,
-					  .clustering = 1,
-					  .statics = 1,
-					  .columns = columns,
-					  .quoted = "\"ks\".\"t\""};
+static const struct schema_table table = {
+    .count = 9, .partition = 1, .clustering = 1, .statics = 1, .columns = columns, .quoted = "\"ks\".\"t\""};
 
 enum expect { VERIFY = 1, USED_HORIZON = 2, IS_YOUNG = 4, STATICS = 8, MARKER = 16 };
 
@@ -76,10 +77,12 @@ static const struct {
     {"v=1@100+50", "v=1@100+90", VERIFY, "UPDATE USING 101+50 SET v=1"},
 
     /* rows: the marker is as old as the oldest cell that is written */
-    {"v=1@100 w=2@90", NULL, 0, "INSERT USING 90; UPDATE USING 90 SET w=2; UPDATE USING 100 SET v=1"},
-    {"v=1@100+70", NULL, 0, "INSERT USING 100+70; UPDATE USING 100+70 SET v=1"},
+    {"v=1@100 w=2@90", NULL, 0, "INSERT w=2 USING 90; UPDATE USING 100 SET v=1"},
+    {"v=1@100+70", NULL, 0, "INSERT v=1 USING 100+70"},
+    {"v=1@100 w=2@100 se=a@100", NULL, 0, "INSERT v=1 w=2 USING 100; UPDATE USING 100 SET se+{a}"},
+    {"v=1@100+70 w=2@100", NULL, 0, "INSERT w=2 USING 100; UPDATE USING 100+70 SET v=1"},
     {"", NULL, VERIFY | USED_HORIZON, "INSERT USING 5000 default"},
-    {"v=1@100", "v=2@50", MARKER, "INSERT USING 100; UPDATE USING 100 SET v=1"},
+    {"v=1@100", "v=2@50", MARKER, "INSERT v=1 USING 100"},
     {"", "v=2@50", MARKER, "DELETE v USING 50"},
     {NULL, "v=2@50 w=1@70 se=a@60", VERIFY, "DELETE row USING 70"},
     {NULL, "", VERIFY | USED_HORIZON, "DELETE row USING 5000"},
@@ -116,7 +119,8 @@ static const struct {
     {"l=x@1,y@2+60", "", 0, "UPDATE USING 1 SET l+[x]; UPDATE USING 2+60 SET l+[y]"},
     {"l=x@3,y@3,z@1", "l=z@1", 0, "UPDATE USING 3 SET [x,y]+l"},
     {"l=x@4,y@3,z@1", "l=z@1", 0, "UPDATE USING 3 SET [y]+l; UPDATE USING 4 SET [x]+l"},
-    {"l=x@1,y@9", "l=y@2,x@5", VERIFY, "DELETE l USING 5; UPDATE USING 6 SET l+[x]; UPDATE USING 9 SET l+[y]"},
+    {"l=x@1,y@9", "l=y@2,x@5", VERIFY,
+     "DELETE l USING 5; UPDATE USING 6 SET l+[x]; UPDATE USING 9 SET l+[y]"},
     {"l=x@1", "l=x@1,x@2", VERIFY, "DELETE l USING 2; UPDATE USING 3 SET l+[x]"},
     {"", "l=x@1,x@2", 0, "DELETE l USING 2"},
     {"l=x@?,y@?", "l=x@?", VERIFY | USED_HORIZON, "UPDATE USING 5000 default SET l+[y]"},
@@ -174,8 +178,9 @@ static void make_cells(struct arena *a, const struct schema_column *c, char *tex
 		if (many)
 			text_value_long(&written, strtol(at + 1, NULL, 10));
 		else
-			text_add(&written, (uint8_t[]){0, 0, 0, 0, 0, 0, (uint8_t)(strtol(at + 1, NULL, 10) >> 8),
-						       (uint8_t)strtol(at + 1, NULL, 10)},
+			text_add(&written,
+				 (uint8_t[]){0, 0, 0, 0, 0, 0, (uint8_t)(strtol(at + 1, NULL, 10) >> 8),
+					     (uint8_t)strtol(at + 1, NULL, 10)},
 				 8);
 		long left = plus ? strtol(plus + 1, NULL, 10) : 0;
 
@@ -229,7 +234,8 @@ static struct row *make_row(struct arena *a, const char *text, int flags)
 
 /* ------------------------------------------------------------- statements */
 
-/* The next bound value as text: bigints and ints by the marker's place, collections by their column's shape. */
+/* The next bound value as text: bigints and ints by the marker's place, collections by their column's shape.
+ */
 struct values {
 	const uint8_t *at, *end;
 };
@@ -265,7 +271,8 @@ static size_t put_collection(char *to, size_t room, struct span s, bool map, con
 		at += (size_t)snprintf(to + at, room - at, "%.*s", (int)e.size, (const char *)e.data);
 		if (map) {
 			e = next_value(&v);
-			at += (size_t)snprintf(to + at, room - at, ":%.*s", (int)e.size, (const char *)e.data);
+			at +=
+			    (size_t)snprintf(to + at, room - at, ":%.*s", (int)e.size, (const char *)e.data);
 		}
 		at += (size_t)snprintf(to + at, room - at, "%s", n > 1 ? "," : "");
 	}
@@ -288,14 +295,24 @@ static void render(const struct write *w, char *to, size_t room)
 	assert_non_null(strstr(text, "\"ks\".\"t\""));
 	assert_non_null(strstr(text, " USING TIMESTAMP ?"));
 	if (insert) {
-		assert_non_null(strstr(text, "INSERT INTO \"ks\".\"t\" (\"k\", \"c\") VALUES (?, ?) USING"));
+		p = strstr(text, "INSERT INTO \"ks\".\"t\" (\"k\", \"c\"");
+		assert_non_null(p);
 		assert_int_equal(*next_value(&v).data, 'K');
 		assert_int_equal(*next_value(&v).data, 'C');
+		for (p += 30; *p == ','; p += 2 + strcspn(p + 2, ",)")) {
+			struct span s = next_value(&v);
+
+			n += (size_t)snprintf(what + n, sizeof(what) - n, " %.*s=%.*s",
+					      (int)strcspn(p + 3, "\""), p + 3, (int)s.size,
+					      (const char *)s.data);
+		}
+		assert_int_equal(*p, ')');
 	} else if (!update) { /* DELETE "v", "se"[?] FROM … */
 		for (p = text + 7; p < from && !row; p += strcspn(p, " ") + 1) {
 			char *quote = strchr(p + 1, '"');
 
-			n += (size_t)snprintf(what + n, sizeof(what) - n, " %.*s", (int)(quote - p - 1), p + 1);
+			n += (size_t)snprintf(what + n, sizeof(what) - n, " %.*s", (int)(quote - p - 1),
+					      p + 1);
 			if (quote[1] == '[') {
 				struct span key = next_value(&v);
 
@@ -333,9 +350,9 @@ static void render(const struct write *w, char *to, size_t room)
 			n += put_collection(what + n, sizeof(what) - n, s, *name == 'm',
 					    *name == 'l' ? "[]" : "{}");
 		} else {
-			n += (size_t)snprintf(what + n, sizeof(what) - n, quote[1] == '.' ? "%s.%c=%.*s" : "%s%c=%.*s",
-					      name, quote[1] == '.' ? quote[3] : '!', (int)s.size,
-					      (const char *)s.data);
+			n += (size_t)snprintf(
+			    what + n, sizeof(what) - n, quote[1] == '.' ? "%s.%c=%.*s" : "%s%c=%.*s", name,
+			    quote[1] == '.' ? quote[3] : '!', (int)s.size, (const char *)s.data);
 		}
 		p = end + (end < where ? 2 : 0);
 	}
@@ -351,7 +368,7 @@ static void render(const struct write *w, char *to, size_t room)
 	if (update)
 		snprintf(to, room, "UPDATE USING %s SET%s", using_text, what);
 	else if (insert)
-		snprintf(to, room, "INSERT USING %s", using_text);
+		snprintf(to, room, "INSERT%s USING %s", what, using_text);
 	else
 		snprintf(to, room, "DELETE%s USING %s", row ? " row" : what, using_text);
 }
@@ -380,8 +397,8 @@ static void differences(void **state)
 
 		if (strcmp(text, cases[i].expected) != 0 || flags != (cases[i].flags & 7) || d.error)
 			fail_msg("\"%s\" to \"%s\"\n  gives    %s (%d)\n  expected %s (%d)",
-				 cases[i].to ? cases[i].to : "none", cases[i].from ? cases[i].from : "none", text,
-				 flags, cases[i].expected, cases[i].flags & 7);
+				 cases[i].to ? cases[i].to : "none", cases[i].from ? cases[i].from : "none",
+				 text, flags, cases[i].expected, cases[i].flags & 7);
 		write_clear(&list);
 		diff_done(&d);
 		arena_done(&arena);
