@@ -117,7 +117,9 @@ $(BUILD)/tests/fuzz/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(LIB)
 	$(call say,TEST,$<)$(Q)$(CC) $(ALL_CFLAGS) $(PKG_CFLAGS) -Itests -Wno-missing-prototypes $< tests/fuzz/replay.c $(LDFLAGS_ALL) $(LIB) $(PKG_LIBS) -o $@
 
 PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c) agent/migrate/update.c agent/cutover/ledger_format.c \
-             agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c agent/net/bundle_json.c)
+            agent/mirror/journal_format.c agent/mirror/journal_read.c agent/relay/prepared_record.c \
+            agent/control/entry_text.c agent/control/render.c \
+            agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c agent/net/bundle_json.c)
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$<)$(Q)$(CLANG) -std=gnu11 -O1 -g -D_GNU_SOURCE -DCQLFERRY_VERSION='"fuzz"' -Iinclude -Iagent -Itests -fno-strict-aliasing \

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "control/handover.h"
 #include "control/node.h"
+#include "control/queues.h"
 #include "control/vigil.h"
 #include "cutover/ledger.h"
 #include "relay/session.h"
@@ -90,6 +91,7 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 				      count(METRIC_MIRROR_BACKLOG_BYTES), "inDoubt", count(METRIC_MIRROR_INDOUBT), "applied",
 				      count(METRIC_MIRROR_APPLIED), "retried", count(METRIC_MIRROR_RETRIED), "dead",
 				      count(METRIC_MIRROR_DEAD), "refusedByPrimary", count(METRIC_MIRROR_REFUSED_BY_PRIMARY)));
+	queues_describe(n, o);
 	json_object_set_new(o, "unmirrored", unmirrored_answer());
 	json_object_set_new(o, "holds",
 			    json_pack("{s:o, s:o}", "count", count(METRIC_HOLDS), "lastMicros", count(METRIC_HOLD_LAST_US)));

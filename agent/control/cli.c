@@ -28,6 +28,19 @@ const struct cli_command cli_commands[] = {
      "dead_letter, undelivered, or what the kernel says of a bypass) or a kind (unmirrored, bypass, opaque, down, off,\n"
      "forced, lost). A gap whose table is not known (-) may concern any table and is always listed.",
      cli_gaps},
+    {"journal", "ls|show|verify", "look into the journal's files: what waits for the other cluster",
+     "Reads the files themselves, with or without a running agent, and changes nothing. Statements are shown without their values,\n"
+     "unless --values asks for them. verify walks all files and fails (1) when one is torn or damaged.",
+     cli_journal},
+    {"dead", "ls|show|replay|drop", "writes that the other cluster refused for good",
+     "ls and show read the files in state.directory. replay and drop need the running agent: replay sends them again, each with its\n"
+     "own timestamp and time to live (not TRUNCATE and DDL, which would undo what came later); drop forgets them.",
+     cli_dead},
+    {"hold", "[KEYSPACE.TABLE|KEYSPACE.*]", "keep what a load could undo waiting, for one table; without a name: list",
+     "Names are those of CQL: folded to lower case unless in double quotes. What waits: TRUNCATE, conditional writes, counters, list\n"
+     "operations; with journal.strictHolds every UPDATE, DELETE and BATCH. A hold outlives a restart.",
+     cli_hold},
+    {"release", "KEYSPACE.TABLE|KEYSPACE.*", "undo hold: what waited is sent", NULL, cli_release},
     {"phase", "[observe|mirror|drain|cutover|rollback|finish]", "show the phase, or move to another one",
      "Moves: observe > mirror > drain > cutover > finish; back: mirror > observe, drain > mirror, cutover > "
      "rollback > mirror.\n"

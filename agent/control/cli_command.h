@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "control/cli.h"
+#include "cql/statement.h"
 
 enum cli_option_type { CLI_FLAG, CLI_TEXT, CLI_NUMBER };
 
@@ -109,11 +110,21 @@ int cli_ask(struct cli *cli, const char *command, json_t *request, int timeout_m
 /* Prints an answer as text or, with --json, as JSON. Takes `final`. */
 void cli_show(const struct cli *cli, json_t *final);
 
+/* "2026-01-02T03:04:05Z", "2026-01-02", or "15m": so long ago. False: it is neither. */
+bool cli_since(const char *text, int64_t *ret_us);
+
+/* "keyspace.table" as CQL writes it: folded to lower case unless in double quotes; "keyspace.*" has an empty table. False: it is none. */
+bool cli_table(const char *text, struct table_name *ret);
+
 int cli_agent(struct cli *cli, int argc, char **argv);
 int cli_status(struct cli *cli, int argc, char **argv);
 int cli_sessions(struct cli *cli, int argc, char **argv);
 int cli_top(struct cli *cli, int argc, char **argv);
 int cli_gaps(struct cli *cli, int argc, char **argv);
+int cli_journal(struct cli *cli, int argc, char **argv);
+int cli_dead(struct cli *cli, int argc, char **argv);
+int cli_hold(struct cli *cli, int argc, char **argv);
+int cli_release(struct cli *cli, int argc, char **argv);
 int cli_phase(struct cli *cli, int argc, char **argv);
 int cli_off(struct cli *cli, int argc, char **argv);
 int cli_on(struct cli *cli, int argc, char **argv);

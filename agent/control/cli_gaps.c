@@ -243,8 +243,7 @@ static int without_agent(struct listing *l, struct cli *cli, const struct ledger
 	return from_files(l, directory, f);
 }
 
-/* "2026-01-02T03:04:05Z", "2026-01-02", or "15m": so long ago. */
-static bool parse_since(const char *text, int64_t *ret_us)
+bool cli_since(const char *text, int64_t *ret_us)
 {
 	static const struct {
 		char letter;
@@ -296,7 +295,7 @@ int cli_gaps(struct cli *cli, int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
-	if (since && !parse_since(since, &f.since_us))
+	if (since && !cli_since(since, &f.since_us))
 		return cli_usage_error("gaps", "--since: '%s' is neither a time (2026-01-02T03:04:05Z) nor 90s, 15m, 12h, 7d", since);
 	if (cause && strlen(cause) >= sizeof(f.cause))
 		return cli_usage_error("gaps", "--cause: '%s' is no cause", cause);

@@ -4,6 +4,7 @@
 #include "control/cli_command.h"
 
 #define ANSWER_MILLIS 10000 /* both are answered from memory */
+#define TABLES_SHOWN 10     /* the largest backlogs; --json has more */
 
 int cli_status(struct cli *cli, int argc, char **argv)
 {
@@ -13,13 +14,17 @@ int cli_status(struct cli *cli, int argc, char **argv)
 	    CLI_OPTION_JSON(cli),
 	    {.name = NULL}};
 	int rest, rc = cli_options(cli_find("status"), options, argc, argv, 0, &rest);
-	json_t *final = NULL;
+	json_t *final = NULL, *tables;
 
 	if (rc >= 0)
 		return rc;
 	rc = cli_ask(cli, "status", json_pack("{s:s}", "command", "status"), ANSWER_MILLIS, &final, NULL);
-	if (rc == CLI_OK)
-		cli_show(cli, final);
+	if (rc != CLI_OK)
+		return rc;
+	tables = json_object_get(json_object_get(final, "mirror"), "tables");
+	while (!cli->json && json_array_size(tables) > TABLES_SHOWN)
+		json_array_remove(tables, TABLES_SHOWN);
+	cli_show(cli, final);
 	return rc;
 }
 

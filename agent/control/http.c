@@ -65,6 +65,35 @@ static enum MHD_Result answer_check(struct MHD_Connection *connection, http_chec
 		      strlen(text));
 }
 
+static int render_metrics(const struct http_options *o, char **ret_text, size_t *ret_size)
+{
+	char *text, *all = NULL;
+	size_t size, all_size = 0;
+	FILE *out;
+
+	if (metrics_render(&text, &size) < 0)
+		return -ENOMEM;
+	*ret_text = text;
+	*ret_size = size;
+	if (!o->metrics)
+		return 0;
+	out = open_memstream(&all, &all_size);
+	if (!out) {
+		free(text);
+		return -ENOMEM;
+	}
+	fwrite(text, 1, size, out);
+	free(text);
+	o->metrics(out, o->context);
+	if (fclose(out) != 0) {
+		free(all);
+		return -ENOMEM;
+	}
+	*ret_text = all;
+	*ret_size = all_size;
+	return 0;
+}
+
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
 				  const char *method, const char *version, const char *upload,
 				  size_t *upload_size, void **state)
@@ -89,7 +118,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
 	if (!strcmp(url, "/metrics")) {
-		if (metrics_render(&text, &size) < 0)
+		if (render_metrics(&h->options, &text, &size) < 0)
 			return answer_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
 		return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text,
 			      size);

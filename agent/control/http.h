@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <uv.h>
 
 #include "base/error.h"
@@ -27,6 +28,7 @@ typedef bool (*http_check)(json_t *body, void *context);
 struct http_options {
 	const char *address; /* IP literal; borrowed */
 	uint16_t port;	     /* 0 = any free one (tests): http_port() tells */
+	void (*metrics)(FILE *out, void *context); /* adds series to /metrics; NULL = none */
 	http_check health,
 	    ready; /* health: should this process be restarted? ready: may clients be led here? */
 	void *context;

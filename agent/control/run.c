@@ -12,6 +12,8 @@
 #include "control/gaps.h"
 #include "control/handover.h"
 #include "control/node.h"
+#include "control/queues.h"
+#include "mirror/dead.h"
 #include "control/vigil.h"
 #include "cutover/fit.h"
 #include "migrate/started.h"
@@ -114,6 +116,7 @@ static void keep_work(uv_work_t *work)
 	struct node *n = work->data;
 
 	relay_keep(&n->relay);
+	dead_sync(n->mirror.dead);
 }
 
 static void keep_done(uv_work_t *work, int status)
@@ -135,6 +138,7 @@ static void on_second(uv_timer_t *timer)
 	if (n->intercept && n->serving)
 		steer_tick(n);
 	gaps_tick(n);
+	queues_tick(n);
 	mirror_tick(&n->mirror, n->metrics);
 	vigil_tick(n);
 	clusters_tick(&n->clusters, &n->loop, n->metrics);
@@ -183,11 +187,13 @@ int node_claim(struct node *n, struct error *error)
 		return error_set(error, r, "out of memory");
 	r = answers_register(n, error);
 	if (r == 0)
+		r = queues_register(n, error);
+	if (r == 0)
 		r = handover_register(n, error);
 	if (r == 0)
 		r = admin_listen(n->admin, c->admin.socket, error);
 	if (r == 0 && c->http.port) {
-		struct http_options o = {.address = c->http.address, .port = (uint16_t)c->http.port, .health = answer_health,
+		struct http_options o = {.address = c->http.address, .port = (uint16_t)c->http.port, .metrics = queues_metrics, .health = answer_health,
 					 .ready = answer_ready, .context = n};
 
 		r = http_start(&n->loop, &o, &n->http, error);
@@ -227,6 +233,27 @@ static void service_shutdown(void *context)
 	uv_stop(&((struct node *)context)->loop);
 }
 
+/* From before the unload until the load is complete, what a load could undo waits. After an error nothing is known: it stays as it is. */
+static int service_hold(void *context, const struct migration_table *tables, size_t count, struct error *error)
+{
+	struct mirror *m = &((struct node *)context)->mirror;
+	bool held = false, released = false;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct migration_table *t = &tables[i];
+		bool hold = t->step >= TABLE_WAITING_TO_UNLOAD && t->step <= TABLE_LOADING_DATA;
+		int r = t->step == TABLE_ERRORED ? 0 : mirror_hold(m, t->keyspace, t->name, HOLD_SERVICE, hold, error);
+
+		if (r < 0)
+			return r;
+		held |= r > 0 && hold;
+		released |= r > 0 && !hold;
+	}
+	if (released)
+		mirror_rescan(m);
+	return held || released ? mirror_holds_kept(m, error) : 0;
+}
+
 static int start_migration_service(struct node *n, struct error *error)
 {
 	const struct config *c = n->config;
@@ -235,7 +262,7 @@ static int start_migration_service(struct node *n, struct error *error)
 					     .proxy_host = c->migration.proxy_host,
 					     .proxy_port = (uint16_t)c->migration.proxy_port},
 				    .state_directory = c->state.directory};
-	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .stop = service_shutdown,
+	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .hold = service_hold, .stop = service_shutdown,
 				      .context = n};
 
 	return c->migration.service_host[0] ? service_start(&n->loop, &o, &hooks, &n->service, error) : 0;

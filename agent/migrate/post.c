@@ -153,8 +153,7 @@ static void outbox_flush(struct post *p, struct link *to)
 	}
 }
 
-/* On the connection that the request came by, and to the service's own port, where the document has answers
- * written. */
+/* On the connection that the request came by, and to the service's port, where the document has answers written. */
 static void answer(struct post *p, const struct sender *to, enum update_type type, const char *text)
 {
 	struct place *back = &p->place[BACK];
@@ -184,6 +183,20 @@ static void answer(struct post *p, const struct sender *to, enum update_type typ
 void post_succeed(struct post *p, const struct sender *to)
 {
 	answer(p, to, UPDATE_SUCCESS, NULL);
+}
+
+bool post_tell(struct post *p, const struct update *u)
+{
+	struct link *back = p->place[BACK].link;
+	uint8_t *bytes;
+	size_t size;
+	bool sent;
+
+	if (!back || !link_is_open(back) || update_write(u, &bytes, &size) < 0)
+		return false;
+	sent = link_send(back, bytes, size) == 0;
+	free(bytes);
+	return sent;
 }
 
 static bool failed_before(struct post *p, const char *id)

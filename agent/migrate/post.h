@@ -69,6 +69,9 @@ void post_fail(struct post *p, const struct sender *to, const char *text);
 /* post_fail for what could not be read: counted as such. */
 void post_malformed(struct post *p, const struct sender *to, const char *text);
 
+/* A message of our own, to the service's port. False: there is no connection to it now. */
+bool post_tell(struct post *p, const struct update *u);
+
 /* "10.0.3.7:4711"; "gone" when its connection has ended. */
 const char *post_peer(const struct post *p, const struct sender *from);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/log.h"
 #include "base/magic.h"
@@ -179,6 +180,12 @@ static void take_start(struct service *s, const struct update *u, const struct s
 			 status.skipped);
 	status_done(&s->status);
 	s->status = status;
+	for (size_t i = 0; i < status.count; i++)
+		s->status.tables[i].priority = 0; /* what the service was told last */
+	if (s->hooks.hold(s->hooks.context, status.tables, status.count, &error) < 0) {
+		post_fail(s->post, w, error.text);
+		return;
+	}
 	if (s->waiting && begin(s, w, &error) < 0) {
 		post_fail(s->post, w, error.text);
 		return;
@@ -192,6 +199,7 @@ static void take_start(struct service *s, const struct update *u, const struct s
 
 static void take_table(struct service *s, const struct update *u, const struct sender *w)
 {
+	const struct migration_table *at;
 	struct migration_table t;
 	struct error error;
 	char text[UPDATE_ERROR_SIZE];
@@ -209,12 +217,15 @@ static void take_table(struct service *s, const struct update *u, const struct s
 		post_fail(s->post, w, text);
 		return;
 	}
-	snprintf(text, sizeof(text),
-		 "table %s.%s, step %d (%s): this version of cqlferry cannot hold the writes of a single "
-		 "table, so it cannot confirm the "
-		 "step. Writes go on being mirrored",
-		 t.keyspace, t.name, t.step, table_step_name(t.step));
-	post_fail(s->post, w, text);
+	if (s->hooks.hold(s->hooks.context, &t, 1, &error) < 0) {
+		post_fail(s->post, w, error.text);
+		return;
+	}
+	at = status_find(&s->status, t.keyspace, t.name);
+	if (at)
+		s->status.tables[at - s->status.tables].step = t.step;
+	log_info("migrate", "%s.%s: %s", t.keyspace, t.name, table_step_name(t.step));
+	post_succeed(s->post, w);
 }
 
 static void take_complete(struct service *s, const struct sender *w)
@@ -249,6 +260,48 @@ static void on_update(void *context, const struct update *u, const struct sender
 	default: /* the service acknowledges our answers; an answer to that would go on for ever */
 		log_debug("migrate", "%s for update %s", update_type_name(u->type), w->id);
 		break;
+	}
+}
+
+/* ---- sizes of backlogs */
+
+#define TOLD_AT_ONCE 32 /* tables; the others' turn is the next one */
+
+static bool tell(struct service *s, const struct migration_table *t, uint64_t waiting)
+{
+	struct migration_table said = *t;
+	struct update u = {.type = UPDATE_TABLE};
+	uint8_t b[16] = {0};
+	bool told;
+
+	said.priority = (int64_t)waiting;
+	if (table_write(&said, &u.data, &u.data_size) < 0)
+		return false;
+	getrandom(b, sizeof(b), GRND_NONBLOCK);
+	/* A UUID of version 4. */
+	snprintf(u.id, sizeof(u.id), "%02x%02x%02x%02x-%02x%02x-4%x%02x-a%x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3], b[4], b[5],
+		 b[6] & 15, b[7], b[8] & 15, b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	told = post_tell(s->post, &u);
+	update_done(&u);
+	return told;
+}
+
+void service_backlog(struct service *s, uint64_t (*waiting)(void *context, const char *keyspace, const char *table), void *context)
+{
+	unsigned told = 0;
+
+	MAGIC_CHECK(s, SERVICE_MAGIC);
+	for (size_t i = 0; i < s->status.count && told < TOLD_AT_ONCE && !s->waiting; i++) {
+		struct migration_table *t = &s->status.tables[i];
+		uint64_t now = waiting(context, t->keyspace, t->name), before = (uint64_t)t->priority;
+		uint64_t change = now > before ? now - before : before - now;
+
+		if (t->step == TABLE_LOADING_DATA_COMPLETE || change == 0 || (now && change < before / 2 + 1))
+			continue;
+		if (!tell(s, t, now))
+			return; /* there is no connection to it */
+		t->priority = (int64_t)now;
+		told++;
 	}
 }
 

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "cutover/phase.h"
 #include "migrate/post.h"
+#include "migrate/update.h"
 
 #define SERVICE_WAITERS_MAX 8 /* requests that wait for one phase change */
 
@@ -37,6 +38,8 @@ struct service_hooks {
 	enum phase (*phase)(void *context);
 	void (*move)(void *context, const struct phase_request *request,
 		     const struct phase_listener *listener);
+	/* Tables that are at these steps: hold or release their writes. 0, or −errno with the reason. */
+	int (*hold)(void *context, const struct migration_table *tables, size_t count, struct error *error);
 	void (*stop)(void *context); /* end the agent, gracefully */
 	void *context;
 };
@@ -53,6 +56,12 @@ bool service_waiting(const struct service *s);
 
 /* The port it listens on. */
 uint16_t service_port(const struct service *s);
+
+/*
+ * Now and then: tells the service how many writes wait for each table that is not loaded yet, where that has changed by half or more, so
+ * that it can take those first. `waiting` says how many; borrows.
+ */
+void service_backlog(struct service *s, uint64_t (*waiting)(void *context, const char *keyspace, const char *table), void *context);
 
 /* For `status`: {"waiting", "tables", "connections", "reachable", "updates", "failures", "malformed",
  * "dropped", "refused"}. */

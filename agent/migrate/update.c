@@ -288,6 +288,20 @@ out:
 
 /* ---- tables */
 
+int table_write(const struct migration_table *t, uint8_t **ret_data, size_t *ret_size)
+{
+	json_t *o = json_pack("{s:s, s:s, s:i, s:n, s:I, s:{}}", "Keyspace", t->keyspace, "Name", t->name, "Step", (int)t->step, "Error",
+			      "Priority", (json_int_t)t->priority, "Lock");
+	char *text = o ? json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+
+	json_decref(o);
+	if (!text)
+		return -ENOMEM;
+	*ret_data = (uint8_t *)text;
+	*ret_size = strlen(text);
+	return 0;
+}
+
 /* Cassandra's rule for names of keyspaces and tables, quoted or not: word characters. */
 static bool name_take(const char *name, char *to)
 {

@@ -114,6 +114,9 @@ struct migration_status {
 int table_parse(struct span data, struct migration_table *ret, struct error *error)
     __attribute__((warn_unused_result));
 
+/* The same, for the caller to free: {"Keyspace","Name","Step","Error":null,"Priority","Lock":{}}. 0 or −ENOMEM. */
+int table_write(const struct migration_table *t, uint8_t **ret_data, size_t *ret_size) __attribute__((warn_unused_result));
+
 /*
  * Data of a Start. Lenient: no Data, or none in Tables, is a status without tables; single entries that are
  * no table are skipped. 0, and status_done is due; −EINVAL: no JSON object, Tables is no map, more than

@@ -16,6 +16,7 @@
 #include "mirror/dispatch.h"
 #include "mirror/hold.h"
 #include "mirror/missing.h"
+#include "mirror/tables.h"
 
 bool backlog_held(const struct dispatch *d, const struct record *r)
 {
@@ -71,6 +72,7 @@ static enum journal_take take(void *context, struct record *r)
 		return JOURNAL_TAKE;
 	}
 	r->cell = missing_cell(d->worker, r);
+	tables_add(d->tables, r);
 	if (backlog_held(d, r)) {
 		prepared_release(r->slot);
 		return JOURNAL_LEAVE;

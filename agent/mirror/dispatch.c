@@ -10,10 +10,12 @@
 #include "base/magic.h"
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
+#include "mirror/dead.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
 #include "mirror/rowsync.h"
+#include "mirror/tables.h"
 #include "mirror/tap.h"
 #include "mirror/target.h"
 
@@ -37,7 +39,8 @@ int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum s
 	d->worker = w;
 	d->side = side;
 	d->ailing = ailing_new();
-	if (!d->ailing)
+	d->tables = tables_new();
+	if (!d->ailing || !d->tables)
 		return error_set(error, -ENOMEM, "out of memory");
 	if (w->index == 0) {
 		d->recovered = recovery_take(m->recovery, side);
@@ -54,6 +57,7 @@ void dispatch_done(struct dispatch *d)
 	journal_free(d->journal);
 	journal_free(d->recovered);
 	ailing_free(d->ailing);
+	tables_free(d->tables);
 }
 
 bool dispatch_idle(const struct dispatch *d)
@@ -124,6 +128,7 @@ static void barrier_ended(struct dispatch *d, struct record *r)
 static void finish(struct dispatch *d, struct record *r, bool applied)
 {
 	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+	tables_remove(d->tables, r);
 	if (r->kind == RECORD_BARRIER)
 		barrier_ended(d, r);
 	prepared_release(r->slot);
@@ -168,6 +173,7 @@ void dispatch_repeat(struct dispatch *d)
 	if (!count)
 		return;
 	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, count);
+	tables_repeated(d->tables);
 	log_info("mirror", "%u writes that the %s had confirmed before its node was lost are sent again", count, side_name(d->side));
 	wind(d);
 }
@@ -213,10 +219,12 @@ void dispatch_enqueue(struct dispatch *d, struct record *r)
 
 void dispatch_push(struct dispatch *d, struct record *r)
 {
-	if (r->kind == RECORD_MARK)
+	if (r->kind == RECORD_MARK) {
 		r->at = journal_roll(d->journal);
-	else
+	} else {
 		metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+		tables_add(d->tables, r);
+	}
 	if (backlog_flows(d, r)) {
 		dispatch_enqueue(d, r);
 	} else if (r->kind != RECORD_WRITE) {
@@ -256,11 +264,13 @@ static void dead(struct dispatch *d, struct record *r, int32_t code)
 		char table[2 * CQL_NAME_MAX + 4];
 
 		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
-				    "are on the other side only. See cqlferry gaps",
+				    "are on the other side only. See cqlferry dead",
 			  d->dead_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
 		d->dead_told_ns = d->worker->turn_ns;
 		d->dead_untold = 0;
 	}
+	if (!dead_keep(d->mirror->dead, d->worker, r, code))
+		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD_UNKEPT, 1);
 	dispatch_give_up(d, r, GAP_DEAD);
 }
 
@@ -328,11 +338,11 @@ void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 		dispatch_applied(d, r);
 		return;
 	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
-		ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
+		ailing_refused(d->ailing, r->cell, r->attempts >= PERMANENT_ATTEMPTS, d->worker->turn_ns);
 		dead(d, r, code);
 	} else {
 		if (permanent(code))
-			ailing_refused(d->ailing, r->cell, r->attempts, d->worker->turn_ns);
+			ailing_refused(d->ailing, r->cell, false, d->worker->turn_ns);
 		delay(d, r, code);
 		return;
 	}
@@ -580,6 +590,7 @@ static void on_tick(uv_timer_t *timer)
 	MAGIC_CHECK(d, DISPATCH_MAGIC);
 	d->worker->turn_ns = now;
 	housekeep(d, now);
+	tables_publish(d, now);
 	if (!d->on && dispatch_idle(d)) {
 		while (d->target_count)
 			target_free(d->targets[--d->target_count]);

@@ -26,6 +26,7 @@
 #define DISPATCH_WINDOW 1024 /* records in flight on one connection */
 #define DISPATCH_LIVE 8192   /* records in memory of one worker for one cluster, those in flight not counted */
 
+struct tables;
 struct target;
 
 struct dispatch {
@@ -49,6 +50,7 @@ struct dispatch {
 	bool fenced;                    /* a barrier of our own is on its way */
 	struct rows_job *rows;          /* records in row sync */
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
+	struct tables *tables;          /* what waits, by table */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
 	void (*space)(struct dispatch *d);

@@ -432,7 +432,7 @@ void journal_spill(struct record *r)
 	rewind_scan(f, r->at);
 	if (r->entry == ENTRY_BARRIER)
 		f->barrier_ticket = (uint64_t)r->timestamp;
-	leave(r, journal_state(entry_of(r)));
+	leave(r, journal_state(entry_of(r)) | (r->counted ? ENTRY_COUNTED : 0));
 }
 
 void journal_applied(struct record *r, uint64_t now_ns)
@@ -498,6 +498,7 @@ bool journal_refill_file(struct journal_file *f, enum journal_take (*take)(void 
 		decode(j, r);
 		r->unknown = journal_state(e) == ENTRY_INTENT;
 		r->sent = journal_state(e) == ENTRY_SENT;
+		r->counted = e->state & ENTRY_COUNTED;
 		/* Before `take`, which may end the record. */
 		store_state(e, e->state | ENTRY_HELD);
 		f->spilled--;

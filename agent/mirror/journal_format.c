@@ -16,7 +16,7 @@ const char *journal_state_name(unsigned state)
 
 const char *journal_kind_name(unsigned kind)
 {
-	static const char *const names[ENTRY_KINDS] = {NULL, "write", "barrier", "counter", "rows", "prepared"};
+	static const char *const names[ENTRY_KINDS] = {NULL, "write", "barrier", "counter", "rows", "prepared", "refused"};
 
 	return kind < ENTRY_KINDS ? names[kind] : NULL;
 }

@@ -20,8 +20,8 @@
  *   INTENT ──applied──▶ QUEUED ──sent (COUNT only)──▶ SENT
  *      └── refused ─────────┴──── delivered, or on the gap ledger ──▶ DONE
  *
- * Two more bits mean something to the running process only (a record in memory stands for the entry; the other cluster has confirmed
- * it and it is kept for a while): a reader masks them. What has been confirmed and is still kept is sent again after a crash, which
+ * Three more bits mean something to the running process only (a record in memory stands for the entry; the other cluster has confirmed
+ * it and it is kept for a while; it has been counted): a reader masks them. What has been confirmed and is still kept is sent again after a crash, which
  * does no harm: it carries its timestamp.
  *
  * Each file stands alone: before the first entry that executes a prepared statement comes a PREPARED entry with its text, keyspace and
@@ -44,6 +44,7 @@
 enum journal_state { ENTRY_END, ENTRY_INTENT, ENTRY_QUEUED, ENTRY_SENT, ENTRY_DONE, ENTRY_STATES };
 #define ENTRY_HELD 0x80u    /* a record in memory stands for it */
 #define ENTRY_APPLIED 0x40u /* QUEUED, and confirmed by the other cluster */
+#define ENTRY_COUNTED 0x20u /* it is in the backlog's sizes by table (tables.h) */
 #define ENTRY_STATE_MASK 0x0Fu
 
 enum journal_kind {
@@ -52,6 +53,7 @@ enum journal_kind {
 	ENTRY_COUNT,     /* a counter's update: sent at most once */
 	ENTRY_ROWS,      /* its rows are compared and made equal */
 	ENTRY_PREPARED,
+	ENTRY_REFUSED, /* dead letters only (dead.h): why the write behind it is one */
 	ENTRY_KINDS
 };
 

@@ -2,13 +2,18 @@
 #include "mirror/mirror.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "mirror/dead.h"
 #include "mirror/recovery.h"
 #include "mirror/rowsync.h"
+#include "mirror/tables.h"
 #include "mirror/tap.h"
 #include "relay/worker.h"
+
+#define DEAD_SHARE 16u /* of the budget, dead letters get one part in */
 
 static void say_found(const struct recovery_found *found)
 {
@@ -34,7 +39,11 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 	m->journals.retain_ns = (uint64_t)options->retain_ms * 1000000u;
 	m->journals.epoch = &m->barriers;
 	holds_init(&m->holds, options->strict_holds);
-	r = recovery_open(options->state_directory, options->sync, &m->journals, &m->recovery, found, error);
+	r = holds_load(&m->holds, options->state_directory, error);
+	if (r == 0)
+		r = dead_open(options->state_directory, options->budget / DEAD_SHARE, &m->dead, error);
+	if (r == 0)
+		r = recovery_open(options->state_directory, options->sync, &m->journals, &m->recovery, found, error);
 	if (r < 0)
 		return r;
 	if (relay->options.cluster[TARGET].node_count) {
@@ -105,5 +114,54 @@ void mirror_close(struct mirror *m)
 		return;
 	rowsync_free(m->rowsync);
 	recovery_close(m->recovery);
+	dead_close(m->dead);
 	holds_done(&m->holds);
+}
+
+uint32_t mirror_tables(struct mirror *m, void (*each)(void *context, const struct table_size *s), void *context)
+{
+	uint32_t oldest = 0;
+
+	for (unsigned i = 0; i < m->relay->worker_count; i++) {
+		struct tap *t = m->relay->workers[i]->tap;
+
+		for (int side = 0; t && side < SIDES; side++) {
+			uint32_t one = tables_read(t->dispatch[side].tables, each, context);
+
+			oldest = one && (!oldest || one < oldest) ? one : oldest;
+		}
+	}
+	return oldest;
+}
+
+static void rescan(struct worker *w, void *context)
+{
+	(void)context;
+	tap_rescan(w);
+}
+
+int mirror_hold(struct mirror *m, const char *keyspace, const char *table, enum hold_by by, bool hold, struct error *error)
+{
+	int (*const change)(struct holds *, const char *, const char *, enum hold_by) = hold ? holds_add : holds_remove;
+	int r;
+
+	if (strlen(keyspace) > CQL_NAME_MAX || strlen(table) > CQL_NAME_MAX)
+		return error_set(error, -EINVAL, "%.60s.%.60s: names longer than %d characters cannot be held", keyspace, table, CQL_NAME_MAX);
+	r = change(&m->holds, keyspace, table, by);
+	if (r == -E2BIG)
+		return error_set(error, r, "%d tables are on hold already", HOLDS_MAX);
+	if (r < 0)
+		return error_set(error, r, "out of memory");
+	return r;
+}
+
+int mirror_holds_kept(struct mirror *m, struct error *error)
+{
+	return holds_save(&m->holds, m->options.state_directory, error);
+}
+
+void mirror_rescan(struct mirror *m)
+{
+	for (unsigned i = 0; i < m->relay->worker_count; i++)
+		worker_post(m->relay->workers[i], rescan, NULL);
 }

@@ -19,9 +19,11 @@
 
 enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 
+struct dead;
 struct metrics;
 struct recovery;
 struct rowsync;
+struct table_size;
 
 struct mirror_options {
 	size_t budget;              /* bytes of the journal, node-wide */
@@ -44,6 +46,7 @@ struct mirror {
 	struct rowsync *rowsync;
 	_Atomic uint32_t rows_again; /* row syncs that nobody waits for */
 	struct holds holds;
+	struct dead *dead;              /* NULL = refused writes are not kept */
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
 	_Atomic uint32_t connected[SIDES];
 	_Atomic uint64_t barriers;      /* raised so far: their order on all workers */
@@ -63,5 +66,20 @@ void mirror_tick(struct mirror *m, struct metrics *metrics);
 void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */
 void mirror_close(struct mirror *m);
+
+/*
+ * What waits for either cluster, by table: one call for each worker and table (the main thread, while the workers run). Returns when the
+ * oldest write that waits was made (s since 1970), 0 = none.
+ */
+uint32_t mirror_tables(struct mirror *m, void (*each)(void *context, const struct table_size *s), void *context);
+
+/*
+ * Puts a table on hold, or ends it (table "" = all of the keyspace). 1, 0 = it was so, or −errno with the reason. Nobody may be told of a
+ * hold before mirror_holds_kept() has put all of them on record (it blocks on the disk; 0 or −errno with the reason); when holds have
+ * ended, mirror_rescan() has what waited for them looked at.
+ */
+int mirror_hold(struct mirror *m, const char *keyspace, const char *table, enum hold_by by, bool hold, struct error *error);
+int mirror_holds_kept(struct mirror *m, struct error *error);
+void mirror_rescan(struct mirror *m);
 
 extern const struct tap_ops mirror_tap;

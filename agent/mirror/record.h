@@ -36,6 +36,7 @@ struct record {
 	bool serial;                   /* it was conditional */
 	bool unknown;                  /* the primary may or may not have applied it */
 	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */
+	bool counted;                  /* in the backlog's sizes by table (tables.h) */
 	char keyspace[CQL_NAME_MAX + 1];
 };
 

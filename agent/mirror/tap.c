@@ -317,6 +317,15 @@ void tap_go_on(struct worker *w)
 	}
 }
 
+void tap_rescan(struct worker *w)
+{
+	struct tap *t = w->tap;
+
+	for (int side = 0; t && side < SIDES; side++)
+		backlog_rescan(&t->dispatch[side]);
+	tap_go_on(w);
+}
+
 #define PREPARE_AT_ONCE 256
 
 struct missing {

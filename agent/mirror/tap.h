@@ -25,6 +25,9 @@ void tap_adopt(struct worker *w, enum side side, struct journal *journal);
 /* A barrier may have moved. */
 void tap_go_on(struct worker *w);
 
+/* A hold has ended: what waited for it is looked at again. */
+void tap_rescan(struct worker *w);
+
 /*
  * Prepares statements on `side` that only the other cluster knows, as many as fit now (the worker's own thread).
  * Returns how many are missing still; −ENOTCONN when there is no connection to that side.

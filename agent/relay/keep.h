@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What outlives a restart: prepared statements and the frozen topology, each in a file of the state directory.
+ * What outlives a restart: prepared statements, the frozen topology, tables on hold, each in a file of the state directory.
  *
  *   file:   "CQLFKEEP" | version u32 | kind u32 | record …
  *   record: size u32 | payload (size bytes) | XXH3 of the payload u64          all little endian
@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "base/span.h"
 
-enum keep_kind { KEEP_PREPARED = 1, KEEP_TOPOLOGY = 2 };
+enum keep_kind { KEEP_PREPARED = 1, KEEP_TOPOLOGY = 2, KEEP_HOLDS = 3 };
 
 #define KEEP_RECORD_MAX (4u << 20)
 

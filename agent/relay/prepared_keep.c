@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prepared statements over a restart, in prepared.keep (keep.h). One record:
- *
- *   flags u32 | keyspace size u8 | for each side: id size u8, result id size u8, bind hash u64, result hash u64,
- *   id, result id | keyspace | text
- *
- * In this machine's byte order: the file does not leave the node. Flags are the statement's, and TOLD_TARGET. What is executed in
- * place of a statement (prepared_changed) follows from its text.
+ * Prepared statements over a restart, in prepared.keep (keep.h). A record: prepared_record.h. Flags are the statement's, and
+ * TOLD_TARGET. What is executed in place of a statement (prepared_changed) follows from its text.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,20 +9,10 @@
 
 #include "relay/keep.h"
 #include "relay/prepared_priv.h"
+#include "relay/prepared_record.h"
 
 /* Clients know it by the target's id. Otherwise by the origin's, if that has one. */
 #define TOLD_TARGET (1u << 31)
-
-struct saved_side {
-	uint8_t id_size, result_id_size;
-	uint64_t bind_hash, result_hash;
-} __attribute__((packed));
-
-struct saved {
-	uint32_t flags;
-	uint8_t keyspace_size;
-	struct saved_side side[SIDES];
-} __attribute__((packed));
 
 bool prepared_map_changed(struct prepared_map *m)
 {

@@ -92,8 +92,11 @@ def test_a_service_drives_the_document_s_proxy(make_agent, pod, origin, target, 
         agent.wait_ready()
         assert service.ask(START, schema(keyspace)) == (True, "")
         assert agent.status()["migrationService"]["tables"] == 1
-        ok, why = service.ask(TABLE_UPDATE, schema(keyspace)["Tables"][keyspace]["items"])
-        assert not ok and "cannot hold" in why
+        items = schema(keyspace)["Tables"][keyspace]["items"]
+        assert service.ask(TABLE_UPDATE, dict(items, Step=4)) == (True, "")
+        assert [(h["table"], h["by"]) for h in agent.status()["tablesOnHold"]] == [("items", "migration service")]
+        assert service.ask(TABLE_UPDATE, dict(items, Step=8)) == (True, "")
+        assert agent.status()["tablesOnHold"] == []
         load = lab.Load(pod, lab.NODE_IP, keyspace, prefix="svc", port=29042, protocol=4, writers=8, rate=20, seconds=12)
         load.wait_running()
         ok, why = service.ask(COMPLETE, schema(keyspace))

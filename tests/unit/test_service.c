@@ -39,6 +39,8 @@ struct fixture {
 	enum phase phase;
 	unsigned served, stopped, moves;
 	int serve_result;
+	int hold_result;
+	char holds[512]; /* what was asked for, one after the other */
 	struct phase_listener move;
 	enum phase asked;
 	char who[80];
@@ -83,6 +85,19 @@ static void move_ends(struct fixture *f, const char *error, const char *hint)
 	l.done(l.context, error, hint);
 }
 
+static int on_hold(void *context, const struct migration_table *tables, size_t count, struct error *error)
+{
+	struct fixture *f = context;
+	size_t at = strlen(f->holds);
+
+	if (f->hold_result < 0)
+		return error_set(error, f->hold_result, "the disk is full");
+	for (size_t i = 0; i < count; i++)
+		at += (size_t)snprintf(f->holds + at, sizeof(f->holds) - at, "%s.%s %d;", tables[i].keyspace, tables[i].name,
+				       tables[i].step);
+	return 0;
+}
+
 static void on_stop(void *context)
 {
 	((struct fixture *)context)->stopped++;
@@ -91,7 +106,7 @@ static void on_stop(void *context)
 static void fixture_start(struct fixture *f)
 {
 	struct service_hooks hooks = {
-	    .serve = on_serve, .phase = on_phase, .move = on_move, .stop = on_stop, .context = f};
+	    .serve = on_serve, .phase = on_phase, .move = on_move, .hold = on_hold, .stop = on_stop, .context = f};
 	struct error error;
 
 	if (service_start(&f->loop, &f->options, &hooks, &f->service, &error) < 0)
@@ -269,7 +284,6 @@ static void client_update(struct fixture *f, int fd, struct update *ret)
 	assert_true(client_read(f, fd, bytes + UPDATE_HEADER_SIZE, size));
 	assert_int_equal(update_frame(bytes, UPDATE_HEADER_SIZE + size, &body), UPDATE_HEADER_SIZE + size);
 	assert_int_equal(update_parse(body, ret, id, &error), 0);
-	assert_null(ret->data);
 }
 
 /* `why` NULL: Success. */
@@ -278,6 +292,7 @@ static void expect(struct fixture *f, int fd, unsigned id, const char *why)
 	struct update u;
 
 	client_update(f, fd, &u);
+	assert_null(u.data);
 	assert_string_equal(u.id, id ? id_of(id) : UPDATE_ID_NONE);
 	assert_int_equal(u.type, why ? UPDATE_FAILURE : UPDATE_SUCCESS);
 	if (why ? !strstr(u.error, why) : u.error[0] != 0)
@@ -651,32 +666,74 @@ static void shutdown_stops_after_the_answer(void **state)
 	expect_end(f, fd);
 }
 
-static void table_updates_are_refused_with_the_reason(void **state)
+static void table_updates_hold_and_release(void **state)
 {
 	static const struct {
-		const char *data, *why;
+		const char *data, *why, *holds;
 	} table[] = {
-	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":4}",
-	     "table shop.orders, step 4 (WaitingToUnload): this version"},
-	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":8}",
-	     "step 8 (LoadingDataComplete): this version"},
+	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":4}", NULL, "shop.orders 4;"},
+	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":8}", NULL, "shop.orders 8;"},
 	    {"{\"Keyspace\":\"shop\",\"Name\":\"none\",\"Step\":4}",
-	     "table shop.none is not in the Start's list"},
-	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":12}", "Step of shop.orders is not one of"},
-	    {NULL, "without a migration.Table"},
+	     "table shop.none is not in the Start's list", ""},
+	    {"{\"Keyspace\":\"shop\",\"Name\":\"orders\",\"Step\":12}", "Step of shop.orders is not one of", ""},
+	    {NULL, "without a migration.Table", ""},
 	};
 	struct fixture *f = *state;
 	int fd = client_open(f);
 
 	client_send(fd, 99, UPDATE_TABLE, table[0].data);
 	expect(f, fd, 99, "TableUpdate before Start");
+	assert_string_equal(f->holds, "");
 	close(fd);
 	fd = started(f);
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		f->holds[0] = 0;
 		client_send(fd, (unsigned)i + 1, UPDATE_TABLE, table[i].data);
 		expect(f, fd, (unsigned)i + 1, table[i].why);
+		assert_string_equal(f->holds, table[i].holds);
 	}
 	assert_int_equal(described(f, "malformed"), 2);
+	/* What could not be put on record is not confirmed: the service would unload. */
+	f->hold_result = -ENOSPC;
+	client_send(fd, 50, UPDATE_TABLE, table[0].data);
+	expect(f, fd, 50, "the disk is full");
+	close(fd);
+}
+
+static uint64_t waiting_writes(void *context, const char *keyspace, const char *table)
+{
+	return !strcmp(keyspace, "shop") && !strcmp(table, "orders") ? *(uint64_t *)context : 0;
+}
+
+/* So that the service can take the table first for which most waits. */
+static void the_service_hears_of_backlogs(void **state)
+{
+	static const struct {
+		uint64_t waiting;
+		bool told;
+	} steps[] = {{0, false}, {10, true}, {12, false}, {16, true}, {3, true}, {3, false}, {0, true}, {0, false}};
+	struct fixture *f = *state;
+	int back = back_accept(f), fd = started(f);
+
+	expect(f, back, 0xffff, NULL);
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		uint64_t waiting = steps[i].waiting;
+		struct migration_table t;
+		struct error error;
+		struct update u;
+
+		service_backlog(f->service, waiting_writes, &waiting);
+		if (!steps[i].told)
+			continue;
+		client_update(f, back, &u);
+		assert_int_equal(u.type, UPDATE_TABLE);
+		assert_int_equal(strlen(u.id), UPDATE_ID_SIZE - 1);
+		assert_int_equal(table_parse(span_of(u.data, u.data_size), &t, &error), 0);
+		assert_string_equal(t.name, "orders");
+		assert_int_equal(t.priority, waiting);
+		update_done(&u);
+	}
+	expect_nothing(f, back, 50);
 	close(fd);
 }
 
@@ -688,22 +745,24 @@ static void what_fails_again_is_answered_later(void **state)
 	int fd = started(f);
 	uint64_t begun;
 
+	f->hold_result = -ENOSPC;
+
 	client_send(fd, 1, UPDATE_TABLE, data);
-	expect(f, fd, 1, "this version");
+	expect(f, fd, 1, "the disk is full");
 	begun = clock_now_ns();
 	client_send(fd, 1, UPDATE_TABLE, data);
 	client_send(fd, 2, UPDATE_TABLE, data);
-	expect(f, fd, 2, "this version"); /* others do not wait for it */
-	expect(f, fd, 1, "this version");
+	expect(f, fd, 2, "the disk is full"); /* others do not wait for it */
+	expect(f, fd, 1, "the disk is full");
 	assert_true(clock_now_ns() - begun >= FAILURE_MS * 1000000ull);
 	/* No more than POST_DELAYED_MAX are kept. */
 	for (unsigned i = 0; i <= POST_DELAYED_MAX; i++)
 		client_send(fd, 1, UPDATE_TABLE, data);
 	begun = clock_now_ns();
-	expect(f, fd, 1, "this version");
+	expect(f, fd, 1, "the disk is full");
 	assert_true(clock_now_ns() - begun < FAILURE_MS * 1000000ull / 2);
 	for (unsigned i = 0; i < POST_DELAYED_MAX; i++)
-		expect(f, fd, 1, "this version");
+		expect(f, fd, 1, "the disk is full");
 	close(fd);
 }
 
@@ -936,7 +995,8 @@ int main(void)
 	    TEST(a_service_has_a_name),
 	    TEST(the_other_way_round),
 	    TEST(shutdown_stops_after_the_answer),
-	    TEST(table_updates_are_refused_with_the_reason),
+	    TEST(table_updates_hold_and_release),
+	    TEST(the_service_hears_of_backlogs),
 	    TEST(what_fails_again_is_answered_later),
 	    TEST(answers_are_not_answered),
 	    TEST(byte_by_byte_and_all_at_once),
