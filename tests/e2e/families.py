@@ -5,7 +5,7 @@ LAB_FAMILIES=all, or names with commas, has them collected for one run."""
 import os
 
 ALL = ("plain", "lwt", "counter", "list", "function", "undecided", "unknown", "hold", "order")
-MIRRORED = ("plain", "lwt", "counter", "list", "function", "undecided", "unknown", "order")
+MIRRORED = ("plain", "lwt", "counter", "list", "function", "undecided", "unknown", "hold", "order")
 
 
 def mirrored(*names):
