@@ -400,6 +400,11 @@ bool dispatch_up(struct dispatch *d)
 	return choose(d) != NULL;
 }
 
+bool dispatch_resting(struct dispatch *d)
+{
+	return d->flying == 0 && (d->queued == 0 || !dispatch_up(d));
+}
+
 void dispatch_prepare(struct dispatch *d, struct prepared *p)
 {
 	struct target *t = choose(d);

@@ -79,6 +79,8 @@ void dispatch_prepare(struct dispatch *d, struct prepared *p);
 
 /* Nothing is on its way, and nothing waits. */
 bool dispatch_idle(const struct dispatch *d);
+/* Nothing is on its way, and nothing can be sent now. */
+bool dispatch_resting(struct dispatch *d);
 /* The journal lacks space: what is kept only as a precaution goes. False: there is none. */
 bool dispatch_shrink(struct dispatch *d);
 

@@ -1,54 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mirror/journal.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "base/clock.h"
+#include "mirror/journal_priv.h"
 
-#define SPARES 2u         /* files that wait for being used again */
-#define RECORDS_BLOCK 64u /* records that are allocated at once */
 /* A statement's entry grows when another worker publishes a cluster's ids of it between the measuring and the writing. */
 #define PREPARED_GROWTH (SIDES * 2u * PREPARED_ID_MAX)
-
-struct block {
-	struct block *next;
-	struct record records[RECORDS_BLOCK];
-};
-
-struct journal {
-	struct journals *all;
-	unsigned worker;
-	enum side side;
-	struct journal_file *head, *tail; /* by sequence; writes go to the tail */
-	struct journal_file *spare;
-	unsigned spares;
-	bool adopted;          /* files of an earlier life: nothing is added to them */
-	uint64_t sequence;
-	uint32_t intents;      /* so far: marks the slots of one write */
-	uint32_t waiting, left, open;
-	struct block *blocks;
-	struct record *free;
-};
-
-static struct journal *owner(const struct record *r)
-{
-	return r->file->journal;
-}
-
-static struct journal_entry *entry_of(const struct record *r)
-{
-	return journal_file_entry(r->file, r->at);
-}
-
-/* Stores into the mapping are what survives: their order is part of the format. */
-static void store_state(struct journal_entry *e, unsigned state)
-{
-	__atomic_store_n(&e->state, (uint8_t)state, __ATOMIC_RELEASE);
-}
 
 /* ---- records */
 
@@ -97,176 +56,6 @@ struct record *journal_mark(struct journal *j)
 void journal_mark_free(struct journal *j, struct record *r)
 {
 	record_give(j, r);
-}
-
-/* ---- files */
-
-static int file_new(struct journal *j, size_t size, struct journal_file **ret, struct error *error)
-{
-	struct journals *all = j->all;
-	char name[40];
-	int r;
-
-	if (atomic_load(&all->held) + size > all->budget)
-		return error_set(error, -ENOSPC, "the journal's budget of %zu MiB is spent (limits.mirrorBytes)", all->budget >> 20);
-	snprintf(name, sizeof(name), "%06llu.journal", (unsigned long long)atomic_fetch_add(&all->names, 1));
-	r = journal_file_make(all->directory, name, size, ret, error);
-	if (r == 0) {
-		atomic_fetch_add(&all->held, size);
-		(*ret)->journal = j;
-	}
-	return r;
-}
-
-static void file_free(struct journal *j, struct journal_file *f)
-{
-	atomic_fetch_sub(&j->all->held, f->size);
-	journal_file_free(f, j->all->directory);
-}
-
-static void append_file(struct journal *j, struct journal_file *f)
-{
-	f->next = NULL;
-	if (j->tail)
-		j->tail->next = f;
-	else
-		j->head = f;
-	j->tail = f;
-}
-
-static void begin(struct journal *j, struct journal_file *f)
-{
-	uint64_t salt = 0;
-
-	if (getrandom(&salt, sizeof(salt), GRND_NONBLOCK) != sizeof(salt))
-		salt = clock_now_ns() * 0x9E3779B97F4A7C15u ^ (uintptr_t)f;
-	journal_file_begin(f, salt, ++j->sequence, j->worker, j->side, atomic_load(j->all->epoch), clock_wall_us());
-	append_file(j, f);
-}
-
-/* Another tail, with room for `size` bytes behind the head. */
-static int next_file(struct journal *j, size_t size)
-{
-	struct journal_file *f;
-	struct error error;
-	size_t whole = sizeof(struct journal_head) + size + sizeof(struct journal_entry);
-	int r;
-
-	if (whole <= j->all->file_size && j->spare) {
-		f = j->spare;
-		j->spare = f->next;
-		j->spares--;
-	} else {
-		whole = whole <= j->all->file_size ? j->all->file_size : (whole + 4095) & ~(size_t)4095;
-		/* Spares of the usual size are no use for a larger one, but they count. */
-		while (j->spare && atomic_load(&j->all->held) + whole > j->all->budget) {
-			f = j->spare;
-			j->spare = f->next;
-			j->spares--;
-			file_free(j, f);
-		}
-		r = file_new(j, whole, &f, &error);
-		if (r < 0)
-			return r;
-	}
-	if (j->tail && j->tail->held == 0)
-		journal_file_unmap(j->tail);
-	begin(j, f);
-	return 0;
-}
-
-uint64_t journal_roll(struct journal *j)
-{
-	struct journal_file *f = j->tail;
-
-	if (!f)
-		return j->sequence + 1; /* nothing was ever written */
-	if (f->used > sizeof(struct journal_head)) {
-		size_t before = f->size;
-
-		if (next_file(j, 0) < 0)
-			return f->sequence + 1; /* the next intent will need a file as well, and says so */
-		journal_file_trim(f);
-		atomic_fetch_sub(&j->all->held, before - f->size);
-	} else {
-		journal_file_begin(f, f->salt, f->sequence, j->worker, j->side, atomic_load(j->all->epoch), clock_wall_us());
-	}
-	return j->tail->sequence;
-}
-
-struct journal *journal_new(struct journals *all, unsigned worker, enum side side)
-{
-	struct journal *j = calloc(1, sizeof(*j));
-
-	if (j)
-		*j = (struct journal){.all = all, .worker = worker, .side = side};
-	return j;
-}
-
-struct journal *journal_new_adopted(struct journals *all, enum side side)
-{
-	struct journal *j = calloc(1, sizeof(*j));
-
-	if (!j)
-		return NULL;
-	j->all = all;
-	j->side = side;
-	j->adopted = true;
-	return j;
-}
-
-void journal_adopt(struct journal *j, struct journal_file *f)
-{
-	f->journal = j;
-	j->waiting += f->spilled;
-	j->open += f->open;
-	atomic_fetch_add(&j->all->held, f->size);
-	append_file(j, f);
-	if (f->held == 0)
-		journal_file_unmap(f);
-}
-
-void journal_merge(struct journal *to, struct journal *from)
-{
-	while (from->head) {
-		struct journal_file *f = from->head;
-
-		from->head = f->next;
-		atomic_fetch_sub(&from->all->held, f->size);
-		journal_adopt(to, f);
-	}
-	from->tail = NULL;
-	journal_free(from);
-}
-
-void journal_free(struct journal *j)
-{
-	if (!j)
-		return;
-	while (j->spare) {
-		struct journal_file *f = j->spare;
-
-		j->spare = f->next;
-		file_free(j, f);
-	}
-	while (j->head) {
-		struct journal_file *f = j->head;
-
-		j->head = f->next;
-		if (f->open == 0 && f->applied == 0) {
-			file_free(j, f);
-		} else {
-			atomic_fetch_sub(&j->all->held, f->size);
-			journal_file_free(f, -1);
-		}
-	}
-	while (j->blocks) {
-		struct block *b = j->blocks;
-
-		j->blocks = b->next;
-		free(b);
-	}
-	free(j);
 }
 
 /* ---- writing */
@@ -353,7 +142,7 @@ struct record *journal_intent(struct journal *j, const struct journal_write *w, 
 	struct record *r;
 
 	if (!f || f->used + need > f->size) {
-		*ret_error = next_file(j, room_for(j, NULL, w));
+		*ret_error = journal_next_file(j, room_for(j, NULL, w));
 		if (*ret_error < 0)
 			return NULL;
 		f = j->tail;
@@ -407,8 +196,7 @@ static void leave(struct record *r, unsigned state)
 	record_give(owner(r), r);
 }
 
-/* The search goes back; what it had left behind is met once more, and counted then. */
-static void rewind_scan(struct journal_file *f, size_t at)
+void journal_rewind(struct journal_file *f, size_t at)
 {
 	struct journal *j = f->journal;
 
@@ -429,7 +217,7 @@ void journal_spill(struct record *r)
 
 	f->spilled++;
 	j->waiting++;
-	rewind_scan(f, r->at);
+	journal_rewind(f, r->at);
 	if (r->entry == ENTRY_BARRIER)
 		f->barrier_ticket = (uint64_t)r->timestamp;
 	leave(r, journal_state(entry_of(r)) | (r->counted ? ENTRY_COUNTED : 0));
@@ -539,7 +327,7 @@ void journal_rescan(struct journal *j)
 {
 	for (struct journal_file *f = j->head; f && j->left; f = f->next)
 		if (f->left)
-			rewind_scan(f, sizeof(struct journal_head));
+			journal_rewind(f, sizeof(struct journal_head));
 }
 
 uint32_t journal_waiting(const struct journal *j)
@@ -563,131 +351,6 @@ bool journal_waiting_before(const struct journal *j, uint64_t end)
 struct journal_file *journal_files(const struct journal *j)
 {
 	return j->head;
-}
-
-/* ---- what was confirmed */
-
-/* Each confirmed entry of a file becomes `state`, without a record. Returns how many. */
-static uint32_t change_applied(struct journal_file *f, bool again)
-{
-	size_t at = sizeof(struct journal_head);
-	uint32_t count = f->applied;
-
-	if (count == 0 || journal_file_map(f) < 0)
-		return 0;
-	while (at < f->used) {
-		struct journal_entry *e = journal_file_entry(f, at);
-
-		at += journal_entry_size(e->keyspace_size, e->body_size);
-		if (e->state & ENTRY_APPLIED)
-			store_state(e, again ? journal_state(e) : ENTRY_DONE);
-	}
-	f->applied = 0;
-	f->dirty = true;
-	if (f->held == 0 && f != f->journal->tail)
-		journal_file_unmap(f);
-	return count;
-}
-
-uint32_t journal_repeat(struct journal *j)
-{
-	uint32_t all = 0;
-
-	for (struct journal_file *f = j->head; f; f = f->next) {
-		uint32_t count = change_applied(f, true);
-
-		if (!count)
-			continue;
-		f->spilled += count;
-		f->open += count;
-		rewind_scan(f, sizeof(struct journal_head));
-		all += count;
-	}
-	j->waiting += all;
-	j->open += all;
-	return all;
-}
-
-void journal_forget(struct journal *j)
-{
-	for (struct journal_file *f = j->head; f; f = f->next)
-		change_applied(f, false);
-}
-
-/* ---- space */
-
-static bool idle(const struct journal_file *f)
-{
-	return f->open == 0 && f->held == 0 && f->syncing == 0;
-}
-
-static void recycle(struct journal *j, struct journal_file **at)
-{
-	struct journal_file *f = *at;
-
-	*at = f->next;
-	f->applied = 0;
-	if (f->size == j->all->file_size && j->spares < SPARES && !j->adopted && journal_file_map(f) == 0) {
-		memset(f->base, 0, sizeof(struct journal_head)); /* an earlier life's entries are not there any more */
-		f->next = j->spare;
-		j->spare = f;
-		j->spares++;
-	} else {
-		file_free(j, f);
-	}
-}
-
-bool journal_reclaim(struct journal *j, uint64_t now_ns)
-{
-	bool some = false;
-
-	for (struct journal_file **at = &j->head; *at;) {
-		struct journal_file *f = *at;
-
-		if (idle(f) && (f != j->tail || j->adopted) && (f->applied == 0 || now_ns - f->applied_ns > j->all->retain_ns)) {
-			recycle(j, at);
-			some = true;
-		} else {
-			at = &f->next;
-		}
-	}
-	if (!j->head)
-		j->tail = NULL;
-	return some;
-}
-
-bool journal_shrink(struct journal *j)
-{
-	for (struct journal_file **at = &j->head; *at; at = &(*at)->next) {
-		if (!idle(*at) || *at == j->tail)
-			continue;
-		recycle(j, at);
-		return true;
-	}
-	/* Full of what is kept only as a precaution. */
-	if (j->tail && idle(j->tail) && j->tail->applied) {
-		journal_forget(j);
-		j->tail->used = j->tail->scan = sizeof(struct journal_head);
-		journal_file_begin(j->tail, j->tail->salt ^ clock_now_ns(), j->tail->sequence, j->worker, j->side,
-				   atomic_load(j->all->epoch), clock_wall_us());
-		return true;
-	}
-	return false;
-}
-
-size_t journal_bytes(const struct journal *j)
-{
-	size_t all = 0;
-
-	for (const struct journal_file *f = j->head; f; f = f->next)
-		if (f->open || f->applied)
-			all += f->used;
-	return all;
-}
-
-uint32_t journal_open_entries(const struct journal *j)
-{
-	return j->open;
 }
 
 /* ---- syncing */

@@ -261,8 +261,11 @@ static void tap_course(void *tap, const struct course *course)
 
 static bool tap_idle(void *tap)
 {
-	const struct tap *t = tap;
+	struct tap *t = tap;
 
+	/* At the end only what can go out now is waited for: the rest is safe on disk for the next start. */
+	if (t->worker->stopping && t->mirror->journals.directory >= 0)
+		return t->in_doubt == 0 && dispatch_resting(&t->dispatch[ORIGIN]) && dispatch_resting(&t->dispatch[TARGET]);
 	return t->in_doubt == 0 && dispatch_idle(&t->dispatch[ORIGIN]) && dispatch_idle(&t->dispatch[TARGET]);
 }
 
