@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mirror/dispatch.h"
+#include "mirror/dispatch_priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,10 +24,6 @@
 #define TICK_IDLE_MS 250
 #define RECLAIM_NS (100u * 1000000ull)
 #define RESCAN_NS (1000u * 1000000ull)
-#define BACKOFF_FIRST_NS (50u * 1000000ull)
-#define BACKOFF_MAX_NS (5000u * 1000000ull)
-/* A schema that has not reached this node yet looks like a wrong statement; so long it is given time. */
-#define PERMANENT_ATTEMPTS 8
 
 static void on_tick(uv_timer_t *timer);
 
@@ -66,7 +62,7 @@ bool dispatch_idle(const struct dispatch *d)
 	       journal_left(d->journal) == 0 && (!d->recovered || journal_open_entries(d->recovered) == 0);
 }
 
-static void wind(struct dispatch *d)
+void dispatch_wind(struct dispatch *d)
 {
 	unsigned ms = dispatch_idle(d) ? TICK_IDLE_MS : TICK_MS;
 
@@ -90,7 +86,7 @@ void dispatch_switch(struct dispatch *d, bool on)
 		d->targets[d->target_count++] = t;
 		target_tick(t, UINT64_MAX);
 	}
-	wind(d);
+	dispatch_wind(d);
 }
 
 static void go_on(struct worker *w, void *context)
@@ -124,8 +120,7 @@ static void barrier_ended(struct dispatch *d, struct record *r)
 	r->barrier = NULL;
 }
 
-/* The record's way has ended. `applied`: the other cluster has confirmed it. */
-static void finish(struct dispatch *d, struct record *r, bool applied)
+void dispatch_finish(struct dispatch *d, struct record *r, bool applied)
 {
 	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
 	tables_remove(d->tables, r);
@@ -150,7 +145,7 @@ void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause
 		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
 	metric_add(d->worker->metrics, metric[cause], 1);
 	missing_note(d->worker, r, cause);
-	finish(d, r, false);
+	dispatch_finish(d, r, false);
 }
 
 static void mark_over(struct dispatch *d, struct record *r)
@@ -175,7 +170,7 @@ void dispatch_repeat(struct dispatch *d)
 	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, count);
 	tables_repeated(d->tables);
 	log_info("mirror", "%u writes that the %s had confirmed before its node was lost are sent again", count, side_name(d->side));
-	wind(d);
+	dispatch_wind(d);
 }
 
 /* What came before a TRUNCATE must never be sent behind it. */
@@ -235,7 +230,7 @@ void dispatch_push(struct dispatch *d, struct record *r)
 	}
 }
 
-static void push_front(struct dispatch *d, struct record *r)
+void dispatch_push_front(struct dispatch *d, struct record *r)
 {
 	r->next = d->head;
 	d->head = r;
@@ -254,100 +249,6 @@ static struct record *pop(struct dispatch *d)
 	d->queued--;
 	r->next = NULL;
 	return r;
-}
-
-static void dead(struct dispatch *d, struct record *r, int32_t code)
-{
-	/* One line a second: a lost table would fill the disk with them. */
-	d->dead_untold++;
-	if (d->worker->turn_ns - d->dead_told_ns > 1000000000u) {
-		char table[2 * CQL_NAME_MAX + 4];
-
-		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
-				    "are on the other side only. See cqlferry dead",
-			  d->dead_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
-		d->dead_told_ns = d->worker->turn_ns;
-		d->dead_untold = 0;
-	}
-	if (!dead_keep(d->mirror->dead, d->worker, r, code))
-		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD_UNKEPT, 1);
-	dispatch_give_up(d, r, GAP_DEAD);
-}
-
-static void delay(struct dispatch *d, struct record *r, int32_t code)
-{
-	uint64_t wait = BACKOFF_FIRST_NS << (r->attempts < 7 ? r->attempts : 7);
-
-	if (wait > BACKOFF_MAX_NS)
-		wait = BACKOFF_MAX_NS;
-	/* Jitter of a quarter, from the record's own address and time: many records must not come back at once. */
-	wait -= (wait / 4) * ((((uintptr_t)r >> 4) ^ (r->acknowledged_ns >> 10)) & 15) / 16;
-	r->attempts++;
-	r->last_error = code;
-	r->retry_ns = clock_now_ns() + wait;
-	r->next = d->delayed;
-	d->delayed = r;
-	d->waiting++;
-	/* What waits for a table to appear must not keep the statement waiting that makes it. */
-	if (code != CQL_INVALID)
-		d->delayed_blocking++;
-	metric_add(d->worker->metrics, METRIC_MIRROR_RETRIED, 1);
-	wind(d);
-}
-
-static bool permanent(int32_t code)
-{
-	return code == CQL_SYNTAX_ERROR || code == CQL_UNAUTHORIZED || code == CQL_INVALID || code == CQL_CONFIG_ERROR ||
-	       code == -EBADMSG || code == -ENOTSUP || code == -ENOENT;
-}
-
-void dispatch_applied(struct dispatch *d, struct record *r)
-{
-	d->flying--;
-	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
-	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
-	ailing_well(d->ailing, r->cell);
-	if (r->statement == STATEMENT_SCHEMA && d->mirror->rowsync)
-		rowsync_schema_changed(d->mirror->rowsync, NULL);
-	finish(d, r, true);
-	if (dispatch_idle(d) && d->settled)
-		d->settled(d);
-}
-
-/* A counter's update that may have been applied must not be sent again. */
-static bool spent(const struct record *r, int32_t code)
-{
-	return r->entry == ENTRY_COUNT && error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
-}
-
-void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
-{
-	d->flying--;
-	if (spent(r, code)) {
-		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
-	} else if (code < 0 && !permanent(code)) {
-		/* The connection is gone: the record goes first when there is one again. Replaying it is harmless. */
-		if (r->kind == RECORD_BARRIER)
-			d->fenced = false;
-		push_front(d, r);
-		wind(d);
-		return;
-	} else if (code == CQL_ALREADY_EXISTS) {
-		/* What is there already is what was wanted: a barrier that was sent twice, or a schema made by hand. */
-		d->flying++;
-		dispatch_applied(d, r);
-		return;
-	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
-		ailing_refused(d->ailing, r->cell, r->attempts >= PERMANENT_ATTEMPTS, d->worker->turn_ns);
-		dead(d, r, code);
-	} else {
-		if (permanent(code))
-			ailing_refused(d->ailing, r->cell, false, d->worker->turn_ns);
-		delay(d, r, code);
-		return;
-	}
-	if (dispatch_idle(d) && d->settled)
-		d->settled(d);
 }
 
 void dispatch_park(struct dispatch *d, struct record *r)
@@ -376,7 +277,7 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 			d->flying++;
 			dispatch_failed(d, all, code);
 		} else {
-			push_front(d, all);
+			dispatch_push_front(d, all);
 		}
 	}
 }
@@ -460,7 +361,7 @@ static void sync_rows(struct dispatch *d, struct record *r)
 		return;
 	d->flying--;
 	if (e == -EAGAIN || e == -ECANCELED) {
-		delay(d, r, CQL_OVERLOADED);
+		dispatch_delay(d, r, CQL_OVERLOADED);
 	} else if (e == -ENOTSUP && !r->unknown) {
 		r->entry = ENTRY_COUNT;
 		dispatch_enqueue(d, r);
@@ -554,7 +455,7 @@ static void retry_due(struct dispatch *d, uint64_t now)
 			d->delayed_blocking--;
 		if (r->kind == RECORD_BARRIER)
 			d->fenced = false;
-		push_front(d, r);
+		dispatch_push_front(d, r);
 	}
 }
 
@@ -599,7 +500,7 @@ static void on_tick(uv_timer_t *timer)
 	if (!d->on && dispatch_idle(d)) {
 		while (d->target_count)
 			target_free(d->targets[--d->target_count]);
-		wind(d);
+		dispatch_wind(d);
 		return;
 	}
 	for (unsigned i = 0; i < d->target_count; i++)
@@ -607,7 +508,7 @@ static void on_tick(uv_timer_t *timer)
 	retry_due(d, now);
 	dispatch_pump(d);
 	dispatch_flush(d);
-	wind(d);
+	dispatch_wind(d);
 }
 
 /* The handles end; the entries stay, where there is a disk. */

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What becomes of a record: confirmed, tried again by class of error, or a dead letter. */
+#include "mirror/dispatch_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "mirror/ailing.h"
+#include "mirror/barrier.h"
+#include "mirror/dead.h"
+#include "mirror/missing.h"
+#include "mirror/recovery.h"
+#include "mirror/rows.h"
+#include "mirror/rowsync.h"
+#include "mirror/tables.h"
+#include "mirror/tap.h"
+#include "mirror/target.h"
+
+#define BACKOFF_FIRST_NS (50u * 1000000ull)
+#define BACKOFF_MAX_NS (5000u * 1000000ull)
+
+static void dead(struct dispatch *d, struct record *r, int32_t code)
+{
+	/* One line a second: a lost table would fill the disk with them. */
+	d->dead_untold++;
+	if (d->worker->turn_ns - d->dead_told_ns > 1000000000u) {
+		char table[2 * CQL_NAME_MAX + 4];
+
+		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
+				    "are on the other side only. See cqlferry dead",
+			  d->dead_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
+		d->dead_told_ns = d->worker->turn_ns;
+		d->dead_untold = 0;
+	}
+	if (!dead_keep(d->mirror->dead, d->worker, r, code))
+		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD_UNKEPT, 1);
+	dispatch_give_up(d, r, GAP_DEAD);
+}
+
+void dispatch_delay(struct dispatch *d, struct record *r, int32_t code)
+{
+	uint64_t wait = BACKOFF_FIRST_NS << (r->attempts < 7 ? r->attempts : 7);
+
+	if (wait > BACKOFF_MAX_NS)
+		wait = BACKOFF_MAX_NS;
+	/* Jitter of a quarter, from the record's own address and time: many records must not come back at once. */
+	wait -= (wait / 4) * ((((uintptr_t)r >> 4) ^ (r->acknowledged_ns >> 10)) & 15) / 16;
+	r->attempts++;
+	r->last_error = code;
+	r->retry_ns = clock_now_ns() + wait;
+	r->next = d->delayed;
+	d->delayed = r;
+	d->waiting++;
+	/* What waits for a table to appear must not keep the statement waiting that makes it. */
+	if (code != CQL_INVALID)
+		d->delayed_blocking++;
+	metric_add(d->worker->metrics, METRIC_MIRROR_RETRIED, 1);
+	dispatch_wind(d);
+}
+
+static bool permanent(int32_t code)
+{
+	return code == CQL_SYNTAX_ERROR || code == CQL_UNAUTHORIZED || code == CQL_INVALID || code == CQL_CONFIG_ERROR ||
+	       code == -EBADMSG || code == -ENOTSUP || code == -ENOENT;
+}
+
+void dispatch_applied(struct dispatch *d, struct record *r)
+{
+	d->flying--;
+	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
+	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
+	ailing_well(d->ailing, r->cell);
+	if (r->statement == STATEMENT_SCHEMA && d->mirror->rowsync)
+		rowsync_schema_changed(d->mirror->rowsync, NULL);
+	dispatch_finish(d, r, true);
+	if (dispatch_idle(d) && d->settled)
+		d->settled(d);
+}
+
+/* A counter's update that may have been applied must not be sent again. */
+static bool spent(const struct record *r, int32_t code)
+{
+	return r->entry == ENTRY_COUNT && error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
+}
+
+void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
+{
+	d->flying--;
+	if (spent(r, code)) {
+		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
+	} else if (code < 0 && !permanent(code)) {
+		/* The connection is gone: the record goes first when there is one again. Replaying it is harmless. */
+		if (r->kind == RECORD_BARRIER)
+			d->fenced = false;
+		dispatch_push_front(d, r);
+		dispatch_wind(d);
+		return;
+	} else if (code == CQL_ALREADY_EXISTS) {
+		/* What is there already is what was wanted: a barrier that was sent twice, or a schema made by hand. */
+		d->flying++;
+		dispatch_applied(d, r);
+		return;
+	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
+		ailing_refused(d->ailing, r->cell, r->attempts >= PERMANENT_ATTEMPTS, d->worker->turn_ns);
+		dead(d, r, code);
+	} else {
+		if (permanent(code))
+			ailing_refused(d->ailing, r->cell, false, d->worker->turn_ns);
+		dispatch_delay(d, r, code);
+		return;
+	}
+	if (dispatch_idle(d) && d->settled)
+		d->settled(d);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between dispatch.c (the queue) and dispatch_outcome.c (what becomes of a record). */
+#pragma once
+#include "mirror/dispatch.h"
+
+/* A schema that has not reached a node yet looks like a wrong statement; so long it is given time. */
+#define PERMANENT_ATTEMPTS 8
+
+/* The record's way has ended. `applied`: the other cluster has confirmed it. */
+void dispatch_finish(struct dispatch *d, struct record *r, bool applied);
+void dispatch_push_front(struct dispatch *d, struct record *r);
+/* It is tried again after a back-off; `code` says why. */
+void dispatch_delay(struct dispatch *d, struct record *r, int32_t code);
+/* The timer runs as fast as there is something to do. */
+void dispatch_wind(struct dispatch *d);
