@@ -29,6 +29,7 @@ static json_t *cluster_answer(const struct node *n, enum side side)
 	for (unsigned i = 0; i < c->node_count; i++)
 		json_array_append_new(nodes, json_string(addr_format(&c->nodes[i], text)));
 	json_object_set_new(o, "nodes", nodes);
+	json_object_set_new(o, "tls", json_boolean(c->tls != NULL));
 	json_object_set_new(o, "sessions", count(side == ORIGIN ? METRIC_UPSTREAMS_ORIGIN : METRIC_UPSTREAMS_TARGET));
 	json_object_set_new(o, "mirrorConnections", json_integer(atomic_load(&n->mirror.connected[side])));
 	return o;

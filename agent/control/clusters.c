@@ -16,23 +16,32 @@ bool clusters_tls_settings(const struct config_cluster *from, struct tls_setting
 {
 	const struct config_tls *t = &from->tls;
 
-	*ret = (struct tls_settings){.ca_file = t->ca_file, .cert_file = t->cert_file, .key_file = t->key_file,
-				     .key_password_file = t->key_password_file, .bundle_file = from->bundle,
-				     .any_name = !t->verify_hostname, .lowest = (enum tls_version)t->lowest};
+	*ret = (struct tls_settings){.ca_file = t->ca_file,
+				     .cert_file = t->cert_file,
+				     .key_file = t->key_file,
+				     .key_password_file = t->key_password_file,
+				     .bundle_file = from->bundle,
+				     .any_name = !t->verify_hostname,
+				     .lowest = (enum tls_version)t->lowest};
 	return t->enabled || *from->bundle;
 }
 
 bool clusters_client_settings(const struct config *c, struct tls_settings *ret)
 {
-	*ret = (struct tls_settings){.server = true, .ca_file = c->listen.client_ca_file, .cert_file = c->listen.cert_file,
-				     .key_file = c->listen.key_file, .key_password_file = c->listen.key_password_file,
-				     .lowest = (enum tls_version)c->listen.lowest, .client_auth = (enum tls_client_auth)c->listen.client_auth};
+	*ret = (struct tls_settings){.server = true,
+				     .ca_file = c->listen.client_ca_file,
+				     .cert_file = c->listen.cert_file,
+				     .key_file = c->listen.key_file,
+				     .key_password_file = c->listen.key_password_file,
+				     .lowest = (enum tls_version)c->listen.lowest,
+				     .client_auth = (enum tls_client_auth)c->listen.client_auth};
 	return *c->listen.cert_file != 0;
 }
 
 /* ---- opening */
 
-static int resolve_nodes(const struct config_cluster *from, const char *name, struct cluster *to, struct error *error)
+static int resolve_nodes(const struct config_cluster *from, const char *name, struct cluster *to,
+			 struct error *error)
 {
 	struct error why;
 
@@ -54,22 +63,28 @@ static int resolve_nodes(const struct config_cluster *from, const char *name, st
 	return 0;
 }
 
-static int open_sni(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark, struct cluster *to, struct error *error)
+static int open_sni(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark,
+		    struct cluster *to, struct error *error)
 {
 	const struct config_cluster *from = side == ORIGIN ? &c->origin : &c->target;
-	struct sni_settings settings = {.bundle_file = from->bundle, .cache_file = all->cache_file[side], .any_name = !from->tls.verify_hostname,
-					.mark = mark, .tls = all->tls[side]};
+	struct sni_settings settings = {.bundle_file = from->bundle,
+					.cache_file = all->cache_file[side],
+					.any_name = !from->tls.verify_hostname,
+					.mark = mark,
+					.tls = all->tls[side]};
 	struct error stale, why;
 	struct endpoint first;
 	int rc;
 
 	if (mark && *c->state.directory)
-		snprintf(all->cache_file[side], PATH_MAX, "%s/%s-nodes.json", c->state.directory, side_name(side));
+		snprintf(all->cache_file[side], PATH_MAX, "%s/%s-nodes.json", c->state.directory,
+			 side_name(side));
 	rc = sni_new(&settings, &all->sni[side], &stale, &why);
 	if (rc < 0)
 		return error_set(error, rc, "%s.secureConnectBundle: %s", side_name(side), why.text);
 	if (*stale.text)
-		log_warn("agent", "%s.secureConnectBundle: %s; going on with the nodes that it named before", side_name(side), stale.text);
+		log_warn("agent", "%s.secureConnectBundle: %s; going on with the nodes that it named before",
+			 side_name(side), stale.text);
 	to->sni = all->sni[side];
 	to->node_count = sni_count(to->sni);
 	sni_endpoint(to->sni, 0, &first);
@@ -78,8 +93,8 @@ static int open_sni(struct clusters *all, const struct config *c, enum side side
 	return 0;
 }
 
-int clusters_open_one(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark, struct cluster *to,
-		      struct error *error)
+int clusters_open_one(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark,
+		      struct cluster *to, struct error *error)
 {
 	const struct config_cluster *from = side == ORIGIN ? &c->origin : &c->target;
 	struct tls_settings settings;
@@ -91,11 +106,13 @@ int clusters_open_one(struct clusters *all, const struct config *c, enum side si
 	if (clusters_tls_settings(from, &settings)) {
 		rc = tls_context_new(&settings, &all->tls[side], &why);
 		if (rc < 0)
-			return error_set(error, rc, "%s.%s: %s", side_name(side), *from->bundle ? "secureConnectBundle" : "tls", why.text);
+			return error_set(error, rc, "%s.%s: %s", side_name(side),
+					 *from->bundle ? "secureConnectBundle" : "tls", why.text);
 		to->tls = all->tls[side];
 		to->server_name = from->tls.server_name;
 	}
-	return *from->bundle ? open_sni(all, c, side, mark, to, error) : resolve_nodes(from, side_name(side), to, error);
+	return *from->bundle ? open_sni(all, c, side, mark, to, error)
+			     : resolve_nodes(from, side_name(side), to, error);
 }
 
 int clusters_open(struct clusters *all, const struct config *c, struct relay_options *o, struct error *error)
@@ -135,8 +152,9 @@ static void look_work(uv_work_t *work)
 	for (int i = 0; i < SIDES + 1; i++)
 		all->look[i].result = contexts[i] ? tls_context_refresh(contexts[i], &all->look[i].error) : 0;
 	for (int side = 0; side < SIDES; side++)
-		all->nodes[side].result =
-			all->sni[side] && (all->ask || all->look[side].result == 1) ? sni_refresh(all->sni[side], &all->nodes[side].error) : 0;
+		all->nodes[side].result = all->sni[side] && (all->ask || all->look[side].result == 1)
+					      ? sni_refresh(all->sni[side], &all->nodes[side].error)
+					      : 0;
 }
 
 static void look_done(uv_work_t *work, int status)
@@ -149,18 +167,23 @@ static void look_done(uv_work_t *work, int status)
 	for (unsigned i = 0; i < SIDES + 1; i++) {
 		if (all->look[i].result > 0) {
 			metric_add(all->metrics, METRIC_TLS_RELOADED, 1);
-			log_info("agent", "%s: new certificates are in force from the next TLS handshake on", name_of(i));
+			log_info("agent", "%s: new certificates are in force from the next TLS handshake on",
+				 name_of(i));
 		} else if (all->look[i].result < 0) {
 			metric_add(all->metrics, METRIC_TLS_RELOAD_FAILED, 1);
-			log_error("agent", "%s: the new certificates cannot be used, the old ones stay: %s", name_of(i), all->look[i].error.text);
+			log_error("agent", "%s: the new certificates cannot be used, the old ones stay: %s",
+				  name_of(i), all->look[i].error.text);
 		}
 	}
 	for (unsigned i = 0; i < SIDES; i++) {
 		if (all->nodes[i].result > 0)
-			log_info("agent", "%s.secureConnectBundle: the nodes behind the proxy have changed: %u now", name_of(i), sni_count(all->sni[i]));
+			log_info("agent",
+				 "%s.secureConnectBundle: the nodes behind the proxy have changed: %u now",
+				 name_of(i), sni_count(all->sni[i]));
 		else if (all->nodes[i].result < 0 && !all->sni_failed[i])
-			log_warn("agent", "%s.secureConnectBundle: %s; going on with the nodes that it named before", name_of(i),
-				 all->nodes[i].error.text);
+			log_warn("agent",
+				 "%s.secureConnectBundle: %s; going on with the nodes that it named before",
+				 name_of(i), all->nodes[i].error.text);
 		if (all->ask || all->nodes[i].result)
 			all->sni_failed[i] = all->nodes[i].result < 0;
 	}

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Clusters out of the configuration: addresses, certificates, secure-connect bundles, and the certificate for clients; looked at again
- * while the agent runs, because mounted secrets are replaced and nodes behind a proxy come and go.
+ * Clusters out of the configuration: addresses, certificates, secure-connect bundles, and the certificate for
+ * clients; looked at again while the agent runs, because mounted secrets are replaced and nodes behind a
+ * proxy come and go.
  *
- *   clusters_open ─▶ relay options      clusters_tick, once a second ─▶ thread pool: files changed? metadata service (once a minute)
+ *   clusters_open ─▶ relay options
+ *   clusters_tick, once a second ─▶ thread pool: have files changed? once a minute: the metadata service
  */
 #pragma once
 #include <limits.h>
@@ -38,11 +40,12 @@ bool clusters_tls_settings(const struct config_cluster *from, struct tls_setting
 bool clusters_client_settings(const struct config *c, struct tls_settings *ret);
 
 /*
- * One cluster's nodes and TLS, into a zeroed `to`. Blocks: names are looked up, files are read, a metadata service is asked. `mark`: for
- * connections of later looks (borrowed for life); NULL = nobody will look again, and nothing is written. 0, or −errno with the key's name in the reason.
+ * One cluster's nodes and TLS, into a zeroed `to`. Blocks: names are looked up, files are read, a metadata
+ * service is asked. `mark`: for connections of later looks (borrowed for life); NULL = nobody will look
+ * again, and nothing is written. 0, or −errno with the key's name in the reason.
  */
-int clusters_open_one(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark, struct cluster *to,
-		      struct error *error);
+int clusters_open_one(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark,
+		      struct cluster *to, struct error *error);
 
 /* Both of them and the clients' certificate, into relay options. */
 int clusters_open(struct clusters *all, const struct config *c, struct relay_options *o, struct error *error);

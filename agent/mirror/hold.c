@@ -170,7 +170,8 @@ static bool must_wait(const struct holds *h, const struct record *r)
 {
 	if (r->entry != ENTRY_WRITE)
 		return r->statement != STATEMENT_SCHEMA;
-	return h->strict && r->statement != STATEMENT_INSERT;
+	/* A batch is seen as a whole: not before the last of its tables is there. */
+	return r->statement == STATEMENT_BATCH || (h->strict && r->statement != STATEMENT_INSERT);
 }
 
 static bool touches(struct holds *h, const struct gap *g, uint16_t cell)

@@ -3,7 +3,7 @@
  * Tables on hold: while the migration service unloads a table, what must not overtake the load waits in the journal.
  *
  * What must wait is decided by the statement: a write with a pinned timestamp need not, since a load keeps its own WRITETIME. Row
- * syncs, counters and TRUNCATE must. The strict rule makes all but plain INSERTs wait (UPDATE, DELETE, BATCH, TRUNCATE).
+ * syncs, counters and TRUNCATE must, and a batch, which is to be seen as a whole. The strict rule makes all but plain INSERTs wait.
  *
  * A person and the migration service may hold the same table; it is free when both have released it. What is held is on record in the
  * state directory (keep.h) before anybody is told, so that a restart does not let go of it.

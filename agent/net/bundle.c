@@ -25,10 +25,11 @@ static int unpack(zip_t *zip, const char *path, const char *name, struct span *r
 
 	zip_stat_init(&st);
 	if (zip_stat(zip, name, 0, &st) < 0 || !(st.valid & ZIP_STAT_SIZE))
-		return error_set(error, -ENOENT, "the bundle '%s' has no %s: is it a secure-connect bundle?", path, name);
+		return error_set(error, -ENOENT, "the bundle '%s' has no %s: is it a secure-connect bundle?",
+				 path, name);
 	if (st.size == 0 || st.size > BUNDLE_ENTRY_MAX)
-		return error_set(error, -EFBIG, "%s in the bundle '%s' has %llu bytes; 1 to %u are expected", name, path,
-				 (unsigned long long)st.size, BUNDLE_ENTRY_MAX);
+		return error_set(error, -EFBIG, "%s in the bundle '%s' has %llu bytes; 1 to %u are expected",
+				 name, path, (unsigned long long)st.size, BUNDLE_ENTRY_MAX);
 	data = malloc(st.size);
 	if (!data)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -92,7 +93,8 @@ int bundle_read(const char *path, struct bundle *ret, struct tls_stamp *seen, st
 	if (source)
 		zip = zip_open_from_source(source, ZIP_RDONLY, &why);
 	if (!zip) {
-		rc = error_set(error, -EINVAL, "the bundle '%s' is not a zip file: %s", path, zip_error_strerror(&why));
+		rc = error_set(error, -EINVAL, "the bundle '%s' is not a zip file: %s", path,
+			       zip_error_strerror(&why));
 		zip_source_free(source);
 	} else {
 		rc = unpack_all(zip, path, &b, error);
@@ -146,7 +148,8 @@ static size_t on_data(char *data, size_t one, size_t count, void *context)
 	return size;
 }
 
-/* So that our own kernel hooks leave the connection alone; without the privilege it goes without, as sessions do. */
+/* So that our own kernel hooks leave the connection alone; without the privilege it goes without, as sessions
+ * do. */
 static int on_socket(void *context, curl_socket_t fd, curlsocktype purpose)
 {
 	(void)purpose;
@@ -179,20 +182,27 @@ static int perform(CURL *curl, const char *url, const struct answer *a, struct e
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
 	if (a->too_long)
-		return error_set(error, -EMSGSIZE, "the metadata service %s answers with more than 256 KiB", url);
+		return error_set(error, -EMSGSIZE, "the metadata service %s answers with more than 256 KiB",
+				 url);
 	if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CERTPROBLEM)
-		return error_set(error, -EKEYREJECTED, "the metadata service %s: %s; is the bundle of this database, and still valid?", url,
-				 *detail ? detail : curl_easy_strerror(code));
+		return error_set(
+		    error, -EKEYREJECTED,
+		    "the metadata service %s: %s; is the bundle of this database, and still valid?", url,
+		    *detail ? detail : curl_easy_strerror(code));
 	if (code != CURLE_OK)
-		return error_set(error, code == CURLE_OPERATION_TIMEDOUT ? -ETIMEDOUT : -EHOSTUNREACH, "the metadata service %s: %s", url,
+		return error_set(error, code == CURLE_OPERATION_TIMEDOUT ? -ETIMEDOUT : -EHOSTUNREACH,
+				 "the metadata service %s: %s", url,
 				 *detail ? detail : curl_easy_strerror(code));
 	if (status != 200)
-		return error_set(error, -EREMOTEIO, "the metadata service %s answers with HTTP status %ld%s", url, status,
-				 status >= 500 ? ": a database that is hibernating or being resumed answers like that" : "");
+		return error_set(
+		    error, -EREMOTEIO, "the metadata service %s answers with HTTP status %ld%s", url, status,
+		    status >= 500 ? ": a database that is hibernating or being resumed answers like that"
+				  : "");
 	return 0;
 }
 
-int bundle_ask(const struct bundle *b, bool any_name, uint32_t mark, struct bundle_contact *ret, struct error *error)
+int bundle_ask(const struct bundle *b, bool any_name, uint32_t mark, struct bundle_contact *ret,
+	       struct error *error)
 {
 	struct answer a = {0};
 	struct error why;
@@ -204,8 +214,9 @@ int bundle_ask(const struct bundle *b, bool any_name, uint32_t mark, struct bund
 	curl = curl_easy_init();
 	if (!curl)
 		return error_set(error, -ENOMEM, "out of memory");
-	snprintf(url, sizeof(url), strchr(b->config.host, ':') ? "https://[%s]:%u/metadata" : "https://%s:%u/metadata", b->config.host,
-		 b->config.port);
+	snprintf(url, sizeof(url),
+		 strchr(b->config.host, ':') ? "https://[%s]:%u/metadata" : "https://%s:%u/metadata",
+		 b->config.host, b->config.port);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https");
 	curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);

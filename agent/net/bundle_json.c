@@ -12,7 +12,8 @@ static json_t *read_object(struct span json, const char *what, struct error *err
 	json_t *all;
 
 	if (json.size > BUNDLE_JSON_MAX) {
-		error_set(error, -EINVAL, "%s has %zu bytes; at most %u are expected", what, json.size, BUNDLE_JSON_MAX);
+		error_set(error, -EINVAL, "%s has %zu bytes; at most %u are expected", what, json.size,
+			  BUNDLE_JSON_MAX);
 		return NULL;
 	}
 	/* It nests no deeper than jansson's own limit of 2048; NUL in a text is refused by default. */
@@ -33,7 +34,8 @@ static bool is_name(const char *text, size_t size, bool colons)
 	if (size == 0 || text[0] == '.' || text[0] == '-')
 		return false;
 	for (size_t i = 0; i < size; i++)
-		if (!isalnum((unsigned char)text[i]) && !strchr("-._", text[i]) && !(colons && text[i] == ':'))
+		if (!isalnum((unsigned char)text[i]) && !strchr("-._", text[i]) &&
+		    !(colons && text[i] == ':'))
 			return false;
 	return true;
 }
@@ -57,7 +59,8 @@ static void text_in(const json_t *value, char *to, size_t room)
 	size_t size = json_string_length(value);
 
 	to[0] = 0;
-	if (json_is_string(value) && size < room && (size == 0 || is_name(json_string_value(value), size, false)))
+	if (json_is_string(value) && size < room &&
+	    (size == 0 || is_name(json_string_value(value), size, false)))
 		memcpy(to, json_string_value(value), size + 1);
 }
 
@@ -96,8 +99,10 @@ static int proxy_in(const json_t *value, struct bundle_contact *c, struct error 
 	const char *text = json_string_value(value), *colon = text ? strrchr(text, ':') : NULL, *end = colon;
 	unsigned long port = 0;
 
-	if (!colon || !colon[1] || strlen(colon + 1) > 5 || strspn(colon + 1, "0123456789") != strlen(colon + 1))
-		return error_set(error, -EINVAL, "\"sni_proxy_address\" of the metadata service is not host:port");
+	if (!colon || !colon[1] || strlen(colon + 1) > 5 ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1))
+		return error_set(error, -EINVAL,
+				 "\"sni_proxy_address\" of the metadata service is not host:port");
 	for (const char *p = colon + 1; *p; p++)
 		port = port * 10 + (unsigned long)(*p - '0');
 	if (*text == '[' && end[-1] == ']') {
@@ -106,8 +111,10 @@ static int proxy_in(const json_t *value, struct bundle_contact *c, struct error 
 	} else if (memchr(text, ':', (size_t)(colon - text))) {
 		end = text; /* an IPv6 address without brackets cannot be told from its port */
 	}
-	if (port == 0 || port > 65535 || (size_t)(end - text) >= sizeof(c->proxy_host) || !is_name(text, (size_t)(end - text), true))
-		return error_set(error, -EINVAL, "\"sni_proxy_address\" of the metadata service is not host:port");
+	if (port == 0 || port > 65535 || (size_t)(end - text) >= sizeof(c->proxy_host) ||
+	    !is_name(text, (size_t)(end - text), true))
+		return error_set(error, -EINVAL,
+				 "\"sni_proxy_address\" of the metadata service is not host:port");
 	memcpy(c->proxy_host, text, (size_t)(end - text));
 	c->proxy_host[end - text] = 0;
 	c->proxy_port = (uint16_t)port;
@@ -127,7 +134,8 @@ static int points_in(const json_t *list, struct bundle_contact *c, struct error 
 		size_t size = json_string_length(one);
 
 		if (!text || size >= BUNDLE_ID_MAX || !is_name(text, size, false))
-			return error_set(error, -EINVAL, "contact point %zu of the metadata service is not a host id", i + 1);
+			return error_set(error, -EINVAL,
+					 "contact point %zu of the metadata service is not a host id", i + 1);
 		if (c->count == BUNDLE_NODES_MAX)
 			c->left_out++;
 		else
@@ -150,7 +158,9 @@ int bundle_contact_parse(struct span json, struct bundle_contact *ret, struct er
 	if (!json_is_object(info))
 		rc = error_set(error, -EINVAL, "the metadata service's answer has no \"contact_info\"");
 	else if (type && strcmp(type, "sni_proxy") != 0)
-		rc = error_set(error, -EINVAL, "the metadata service names a way to the cluster that is not known here; known: sni_proxy");
+		rc = error_set(error, -EINVAL,
+			       "the metadata service names a way to the cluster that is not known here; "
+			       "known: sni_proxy");
 	if (rc == 0)
 		rc = proxy_in(json_object_get(info, "sni_proxy_address"), &c, error);
 	if (rc == 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two JSON texts around a secure-connect bundle: config.json inside it, which names the metadata service, and that service's
- * answer, which names the nodes. Pure functions; members that are not needed are passed over.
+ * The two JSON texts around a secure-connect bundle: config.json inside it, which names the metadata service,
+ * and that service's answer, which names the nodes. Pure functions; members that are not needed are passed
+ * over.
  *
  *   config.json   {"host": "<db>.db.example", "port": 29080, "keyspace": "ks", …}
  *   /metadata     {"version": 1, "region": "…", "contact_info": {"type": "sni_proxy", "local_dc": "dc1",
@@ -13,9 +14,9 @@
 #include "base/error.h"
 #include "base/span.h"
 
-#define BUNDLE_HOST_MAX 256    /* a DNS name has at most 253 characters */
-#define BUNDLE_NODES_MAX 64    /* as many as the relay takes; more are left out */
-#define BUNDLE_ID_MAX 64       /* a host id is a UUID: 36 */
+#define BUNDLE_HOST_MAX 256	     /* a DNS name has at most 253 characters */
+#define BUNDLE_NODES_MAX 64	     /* as many as the relay takes; more are left out */
+#define BUNDLE_ID_MAX 64	     /* a host id is a UUID: 36 */
 #define BUNDLE_JSON_MAX (256u << 10) /* bytes of either text; a node is some 40 */
 
 struct bundle_config {

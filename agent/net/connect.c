@@ -29,7 +29,8 @@ static int wait_for(int fd, short events, uint64_t deadline_ns)
 
 static int dial(const struct addr *to, uint32_t mark, uint64_t deadline_ns)
 {
-	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, code = 0, rc = 0;
+	int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, code = 0,
+	    rc = 0;
 	socklen_t size = sizeof(code);
 
 	if (fd < 0)
@@ -49,7 +50,8 @@ static int dial(const struct addr *to, uint32_t mark, uint64_t deadline_ns)
 	return rc;
 }
 
-int stream_connect(const struct endpoint *to, uint32_t mark, uint64_t deadline_ns, struct stream *ret, struct error *error)
+int stream_connect(const struct endpoint *to, uint32_t mark, uint64_t deadline_ns, struct stream *ret,
+		   struct error *error)
 {
 	int fd = dial(&to->addr, mark, deadline_ns), rc = 0;
 
@@ -90,7 +92,8 @@ int stream_send_all(struct stream *s, const void *data, size_t size, uint64_t de
 			size -= (size_t)n;
 			continue;
 		}
-		rc = n == -EAGAIN ? wait_for(s->fd, s->write_wants_read ? POLLIN : POLLOUT, deadline_ns) : (int)n;
+		rc = n == -EAGAIN ? wait_for(s->fd, s->write_wants_read ? POLLIN : POLLOUT, deadline_ns)
+				  : (int)n;
 		if (rc < 0)
 			return rc;
 	}

@@ -9,8 +9,9 @@ struct tls_context;
 
 struct endpoint {
 	struct addr addr;
-	struct tls_context *tls;        /* NULL = plain; shares */
-	char sni[ENDPOINT_NAME];        /* the name that TLS asks for; "" = none */
-	char names[2][ENDPOINT_NAME];   /* the certificate has to be for one of them; both "" = for the
-	                                 address. Two are two names, never an address */
+	struct tls_context *tls; /* NULL = plain; shares */
+	char sni[ENDPOINT_NAME]; /* the name that TLS asks for; "" = none */
+	/* The certificate has to be for one of these; both "" = for the address. Two are two names, never an
+	 * address. */
+	char names[2][ENDPOINT_NAME];
 };

@@ -39,12 +39,15 @@ static void keep(struct sni *s, const struct bundle_contact *c)
 		goto out;
 	for (unsigned i = 0; i < c->count; i++)
 		json_array_append_new(points, json_string(c->host_id[i]));
-	snprintf(address, sizeof(address), strchr(c->proxy_host, ':') ? "[%s]:%u" : "%s:%u", c->proxy_host, c->proxy_port);
+	snprintf(address, sizeof(address), strchr(c->proxy_host, ':') ? "[%s]:%u" : "%s:%u", c->proxy_host,
+		 c->proxy_port);
 	/* As the service says it, so that one parser reads both. */
-	all = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:O}}", "version", 1, "region", c->region, "contact_info", "type", "sni_proxy", "local_dc",
-			c->local_dc, "sni_proxy_address", address, "contact_points", points);
+	all = json_pack("{s:i, s:s, s:{s:s, s:s, s:s, s:O}}", "version", 1, "region", c->region,
+			"contact_info", "type", "sni_proxy", "local_dc", c->local_dc, "sni_proxy_address",
+			address, "contact_points", points);
 	snprintf(fresh, sizeof(fresh), "%s.new", s->settings.cache_file);
-	s->kept = all && json_dump_file(all, fresh, JSON_INDENT(1)) == 0 && rename(fresh, s->settings.cache_file) == 0;
+	s->kept = all && json_dump_file(all, fresh, JSON_INDENT(1)) == 0 &&
+		  rename(fresh, s->settings.cache_file) == 0;
 	json_decref(all);
 out:
 	json_decref(points);
@@ -62,19 +65,22 @@ static int recall(const struct sni *s, struct bundle_contact *ret, struct error 
 		n = read(fd, data, sizeof(data));
 		close(fd);
 	}
-	return n > 0 ? bundle_contact_parse(span_of(data, (size_t)n), ret, error) : error_set(error, -ENOENT, "nothing is kept");
+	return n > 0 ? bundle_contact_parse(span_of(data, (size_t)n), ret, error)
+		     : error_set(error, -ENOENT, "nothing is kept");
 }
 
 /* ---- asking */
 
-static int look_up(const struct bundle_contact *c, struct addr *address, unsigned *ret_count, struct error *error)
+static int look_up(const struct bundle_contact *c, struct addr *address, unsigned *ret_count,
+		   struct error *error)
 {
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
 	int r = getaddrinfo(c->proxy_host, NULL, &hints, &list);
 	unsigned n = 0;
 
 	if (r != 0)
-		return error_set(error, -EHOSTUNREACH, "cannot look up the SNI proxy \"%s\": %s", c->proxy_host, gai_strerror(r));
+		return error_set(error, -EHOSTUNREACH, "cannot look up the SNI proxy \"%s\": %s",
+				 c->proxy_host, gai_strerror(r));
 	for (struct addrinfo *a = list; a && n < ADDRESSES_MAX; a = a->ai_next) {
 		memset(&address[n], 0, sizeof(address[n]));
 		memcpy(&address[n].storage, a->ai_addr, a->ai_addrlen);
@@ -111,7 +117,8 @@ static int ask(struct sni *s, struct bundle *b, struct bundle_contact *contact, 
 	int rc = bundle_read(s->settings.bundle_file, b, NULL, error);
 
 	if (rc == 0)
-		rc = bundle_ask(b, s->settings.any_name, s->settings.mark ? *s->settings.mark : 0, contact, error);
+		rc = bundle_ask(b, s->settings.any_name, s->settings.mark ? *s->settings.mark : 0, contact,
+				error);
 	return rc;
 }
 
@@ -201,7 +208,8 @@ void sni_endpoint(struct sni *s, unsigned node, struct endpoint *ret)
 	snprintf(ret->sni, sizeof(ret->sni), "%s", s->contact.host_id[node % s->contact.count]);
 	/* The proxy shows one certificate for all its nodes, made for the database's name. */
 	snprintf(ret->names[0], ENDPOINT_NAME, "%s", s->bundle_host);
-	if (strcmp(s->bundle_host, s->contact.proxy_host) != 0 && !is_address(s->bundle_host) && !is_address(s->contact.proxy_host))
+	if (strcmp(s->bundle_host, s->contact.proxy_host) != 0 && !is_address(s->bundle_host) &&
+	    !is_address(s->contact.proxy_host))
 		snprintf(ret->names[1], ENDPOINT_NAME, "%s", s->contact.proxy_host);
 	pthread_mutex_unlock(&s->lock);
 }

@@ -26,11 +26,11 @@ struct tls {
 	struct stream *stream; /* that an operation runs on */
 	struct tls_context *context;
 	bool server, ready, ended;
-	int failed;     /* −errno, after which the SSL is not touched any more */
+	int failed; /* −errno, after which the SSL is not touched any more */
 	int fd;
-	char *peer;     /* under which its session is kept; NULL = a client of ours */
-	char *wanted;   /* whom the certificate has to be for, in words */
-	char *reason;   /* why it failed */
+	char *peer;   /* under which its session is kept; NULL = a client of ours */
+	char *wanted; /* whom the certificate has to be for, in words */
+	char *reason; /* why it failed */
 };
 
 /* ---- the socket below OpenSSL: its own would raise SIGPIPE, and does not count */
@@ -116,9 +116,11 @@ static void day(const ASN1_TIME *at, char *text, size_t size)
 
 int tls_verify(int good, X509_STORE_CTX *store)
 {
-	struct tls *t = SSL_get_ex_data(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()), stream_index);
+	struct tls *t = SSL_get_ex_data(
+	    X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()), stream_index);
 	const X509 *x = X509_STORE_CTX_get_current_cert(store);
-	const char *whose = X509_STORE_CTX_get_error_depth(store) ? "a certificate of its chain" : "its certificate";
+	const char *whose =
+	    X509_STORE_CTX_get_error_depth(store) ? "a certificate of its chain" : "its certificate";
 	int code = X509_STORE_CTX_get_error(store);
 	char subject[ENDPOINT_NAME] = "?", when[40] = "?";
 
@@ -137,14 +139,16 @@ int tls_verify(int good, X509_STORE_CTX *store)
 		break;
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
-		say(t, "%s (%s) is not for %s: tls.serverName can say whom it has to be for", whose, subject, t->wanted ? t->wanted : "this host");
+		say(t, "%s (%s) is not for %s: tls.serverName can say whom it has to be for", whose, subject,
+		    t->wanted ? t->wanted : "this host");
 		break;
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-		say(t, "%s (%s) is not trusted: %s; does %s hold the CA that signed it?", whose, subject, X509_verify_cert_error_string(code),
+		say(t, "%s (%s) is not trusted: %s; does %s hold the CA that signed it?", whose, subject,
+		    X509_verify_cert_error_string(code),
 		    t->server ? "listen.tls.clientCaFile" : "tls.caFile");
 		break;
 	default:
@@ -177,7 +181,9 @@ static void say_protocol(struct tls *t)
 		if (t->server)
 			say(t, "the client refuses our certificate: %s", tls_why(why, sizeof(why)));
 		else
-			say(t, "the peer ends the handshake: %s; does it want a certificate of ours that it trusts (tls.certFile)?",
+			say(t,
+			    "the peer ends the handshake: %s; does it want a certificate of ours that it "
+			    "trusts (tls.certFile)?",
 			    tls_why(why, sizeof(why)));
 		break;
 	case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
@@ -190,6 +196,15 @@ static void say_protocol(struct tls *t)
 	default:
 		say(t, "TLS: %s", tls_why(why, sizeof(why)));
 	}
+}
+
+/* Who ends a connection with what we wrote still unread resets it; but its alert may have come before. */
+static void say_alert(struct tls *t)
+{
+	char byte;
+
+	if (SSL_read(t->ssl, &byte, 1) <= 0 && ERR_GET_REASON(ERR_peek_error()) > SSL_AD_REASON_OFFSET)
+		say_protocol(t);
 }
 
 /* −EAGAIN with the flags set, 0 for the peer's orderly end, or the error for good. */
@@ -210,8 +225,11 @@ static int outcome(struct stream *s, int result, bool reading)
 		return t->ready ? 0 : -ECONNRESET;
 	case SSL_ERROR_SYSCALL:
 		t->failed = e ? -e : -ECONNRESET;
+		if (!reading && t->ready)
+			say_alert(t);
 		if (!t->ready)
-			say(t, "the connection ended in the TLS handshake (%s)", e ? strerror(e) : "closed by the peer");
+			say(t, "the connection ended in the TLS handshake (%s)",
+			    e ? strerror(e) : "closed by the peer");
 		break;
 	default:
 		if (t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
@@ -220,7 +238,8 @@ static int outcome(struct stream *s, int result, bool reading)
 		}
 		t->failed = SSL_get_verify_result(t->ssl) != X509_V_OK && !t->ready ? -EKEYREJECTED : -EPROTO;
 		if (!t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-			say(t, "the peer ended the connection in the TLS handshake; does it speak TLS there, and does it want a certificate of ours?");
+			say(t, "the peer ended the connection in the TLS handshake; does it speak TLS there, "
+			       "and does it want a certificate of ours?");
 		say_protocol(t);
 		if (!t->server)
 			tls_context_forget(t->context, t->peer);
@@ -262,8 +281,8 @@ static int tls_handshake(struct stream *s)
 }
 
 /*
- * Takes what OpenSSL has read already, and asks the socket again only while much comes: a poll is cheaper than a read that
- * finds nothing.
+ * Takes what OpenSSL has read already, and asks the socket again only while much comes: a poll is cheaper
+ * than a read that finds nothing.
  */
 static ssize_t tls_read(struct stream *s, void *to, size_t size)
 {
@@ -295,8 +314,10 @@ static ssize_t tls_read(struct stream *s, void *to, size_t size)
 	return (ssize_t)have;
 }
 
-/* The next up to PIECE bytes of an iovec: where they are, or gathered in `scratch`. Leaves the position as it is. */
-static const uint8_t *piece(const struct iovec *iov, int count, int at, size_t skip, uint8_t *scratch, size_t *ret_size)
+/* The next up to PIECE bytes of an iovec: where they are, or gathered in `scratch`. Leaves the position as it
+ * is. */
+static const uint8_t *piece(const struct iovec *iov, int count, int at, size_t skip, uint8_t *scratch,
+			    size_t *ret_size)
 {
 	size_t have = 0;
 
@@ -397,8 +418,12 @@ static const char *tls_reason(const struct stream *s)
 	return t ? t->reason : NULL; /* closed already */
 }
 
-static const struct stream_ops tls_ops = {.read = tls_read, .write = tls_write, .end = tls_end, .close = tls_close,
-					  .handshake = tls_handshake, .reason = tls_reason};
+static const struct stream_ops tls_ops = {.read = tls_read,
+					  .write = tls_write,
+					  .end = tls_end,
+					  .close = tls_close,
+					  .handshake = tls_handshake,
+					  .reason = tls_reason};
 
 /* ---- making one */
 
@@ -436,7 +461,8 @@ static bool is_address(const char *text)
 
 static void address_text(const struct addr *a, char text[INET6_ADDRSTRLEN])
 {
-	const void *raw = a->sa.sa_family == AF_INET6 ? (const void *)&a->in6.sin6_addr : (const void *)&a->in.sin_addr;
+	const void *raw =
+	    a->sa.sa_family == AF_INET6 ? (const void *)&a->in6.sin6_addr : (const void *)&a->in.sin_addr;
 
 	text[0] = 0;
 	inet_ntop(a->sa.sa_family, raw, text, INET6_ADDRSTRLEN);
@@ -454,11 +480,13 @@ static int expect(struct tls *t, const struct endpoint *to)
 		first = address;
 	}
 	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	if (is_address(first) ? X509_VERIFY_PARAM_set1_ip_asc(param, first) != 1 : X509_VERIFY_PARAM_set1_host(param, first, 0) != 1)
+	if (is_address(first) ? X509_VERIFY_PARAM_set1_ip_asc(param, first) != 1
+			      : X509_VERIFY_PARAM_set1_host(param, first, 0) != 1)
 		return -ENOMEM;
 	if (*to->names[1] && X509_VERIFY_PARAM_add1_host(param, to->names[1], 0) != 1)
 		return -ENOMEM;
-	return asprintf(&t->wanted, "%s%s%s", first, *to->names[1] ? " or " : "", to->names[1]) < 0 ? -ENOMEM : 0;
+	return asprintf(&t->wanted, "%s%s%s", first, *to->names[1] ? " or " : "", to->names[1]) < 0 ? -ENOMEM
+												    : 0;
 }
 
 int stream_tls_client(int fd, const struct endpoint *to, struct stream *ret)
@@ -468,7 +496,8 @@ int stream_tls_client(int fd, const struct endpoint *to, struct stream *ret)
 	int rc = 0;
 
 	/* A session is good for those who would accept the same certificate only. */
-	snprintf(peer, sizeof(peer), "%s %s %s %s", addr_format(&to->addr, address), to->sni, to->names[0], to->names[1]);
+	snprintf(peer, sizeof(peer), "%s %s %s %s", addr_format(&to->addr, address), to->sni, to->names[0],
+		 to->names[1]);
 	t = tls_new(fd, to->tls, peer);
 	if (!t)
 		return -ENOMEM;
@@ -524,7 +553,8 @@ void stream_tls_peer(const struct stream *s, struct stream_tls_peer *ret)
 	X509 *x = SSL_get1_peer_certificate(t->ssl);
 	struct tm tm;
 
-	*ret = (struct stream_tls_peer){.version = SSL_get_version(t->ssl), .resumed = SSL_session_reused(t->ssl) == 1};
+	*ret = (struct stream_tls_peer){.version = SSL_get_version(t->ssl),
+					.resumed = SSL_session_reused(t->ssl) == 1};
 	if (x && ASN1_TIME_to_tm(X509_get0_notAfter(x), &tm) == 1)
 		ret->not_after = timegm(&tm);
 	if (x)

@@ -28,7 +28,7 @@ struct kept {
 struct tls_context {
 	uint32_t magic;
 	struct tls_settings settings;
-	pthread_mutex_t refreshing;  /* one at a time; above `lock` */
+	pthread_mutex_t refreshing;   /* one at a time; above `lock` */
 	struct tls_stamp seen[FILES]; /* of the last attempt, good or not; under `refreshing` */
 	pthread_mutex_t lock;
 	SSL_CTX *ssl;
@@ -65,17 +65,21 @@ static void material_done(struct material *m)
 	tls_found_done(&m->key);
 }
 
-static int use_trust(SSL_CTX *ssl, const struct tls_settings *s, const struct material *m, struct error *error)
+static int use_trust(SSL_CTX *ssl, const struct tls_settings *s, const struct material *m,
+		     struct error *error)
 {
 	X509_STORE *store = SSL_CTX_get_cert_store(ssl);
 
 	if (!m->ca.certificates) {
 		if (!s->server && SSL_CTX_set_default_verify_paths(ssl) != 1)
-			return error_set(error, -ENOENT, "the system's trusted certificates cannot be read; name a CA in tls.caFile");
+			return error_set(
+			    error, -ENOENT,
+			    "the system's trusted certificates cannot be read; name a CA in tls.caFile");
 		return 0;
 	}
 	if (sk_X509_num(m->ca.certificates) == 0)
-		return error_set(error, -EINVAL, "'%s' holds no certificate", set(s->bundle_file) ? s->bundle_file : s->ca_file);
+		return error_set(error, -EINVAL, "'%s' holds no certificate",
+				 set(s->bundle_file) ? s->bundle_file : s->ca_file);
 	for (int i = 0; i < sk_X509_num(m->ca.certificates); i++) {
 		X509 *x = sk_X509_value(m->ca.certificates, i);
 
@@ -95,21 +99,26 @@ static int use_own(SSL_CTX *ssl, const struct material *m, struct error *error)
 	if (!m->own.certificates)
 		return 0;
 	if (!key)
-		return error_set(error, -EINVAL, "'%s' holds no private key%s", m->key_name, m->key.certificates ? "" : "; set keyFile");
+		return error_set(error, -EINVAL, "'%s' holds no private key%s", m->key_name,
+				 m->key.certificates ? "" : "; set keyFile");
 	for (int i = 0; i < sk_X509_num(m->own.certificates) && !own; i++)
 		if (X509_check_private_key(sk_X509_value(m->own.certificates, i), key) == 1)
 			own = sk_X509_value(m->own.certificates, i);
 	ERR_clear_error();
 	if (!own)
 		return error_set(error, -EINVAL, "the key in '%s' does not belong to %s in '%s'", m->key_name,
-				 sk_X509_num(m->own.certificates) ? "a certificate" : "anything: there is no certificate", m->cert_name);
+				 sk_X509_num(m->own.certificates) ? "a certificate"
+								  : "anything: there is no certificate",
+				 m->cert_name);
 	if (SSL_CTX_use_certificate(ssl, own) != 1 || SSL_CTX_use_PrivateKey(ssl, key) != 1)
-		return error_set(error, -EINVAL, "'%s' cannot be used: %s", m->cert_name, tls_why(why, sizeof(why)));
+		return error_set(error, -EINVAL, "'%s' cannot be used: %s", m->cert_name,
+				 tls_why(why, sizeof(why)));
 	for (int i = 0; i < sk_X509_num(m->own.certificates); i++) {
 		X509 *x = sk_X509_value(m->own.certificates, i);
 
 		if (x != own && SSL_CTX_add1_chain_cert(ssl, x) != 1)
-			return error_set(error, -EINVAL, "the chain in '%s' cannot be used: %s", m->cert_name, tls_why(why, sizeof(why)));
+			return error_set(error, -EINVAL, "the chain in '%s' cannot be used: %s", m->cert_name,
+					 tls_why(why, sizeof(why)));
 	}
 	return 0;
 }
@@ -121,7 +130,8 @@ static void set_manners(SSL_CTX *ssl, const struct tls_settings *s)
 	SSL_CTX_set_min_proto_version(ssl, s->lowest == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
 	SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
 	/* Buffers only while something is in them: thousands of connections are idle at any time. */
-	SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+				  SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_read_ahead(ssl, 1);
 	SSL_CTX_set_default_read_buffer_len(ssl, READ_BUFFER);
 	SSL_CTX_set_session_id_context(ssl, id, sizeof(id) - 1);
@@ -139,7 +149,8 @@ static void set_manners(SSL_CTX *ssl, const struct tls_settings *s)
 	SSL_CTX_sess_set_new_cb(ssl, tls_new_session);
 }
 
-static int assemble(const struct tls_settings *s, const struct material *m, SSL_CTX **ret, struct error *error)
+static int assemble(const struct tls_settings *s, const struct material *m, SSL_CTX **ret,
+		    struct error *error)
 {
 	SSL_CTX *ssl = SSL_CTX_new(s->server ? TLS_server_method() : TLS_client_method());
 	int rc;
@@ -159,7 +170,8 @@ static int assemble(const struct tls_settings *s, const struct material *m, SSL_
 
 /* ---- reading the files */
 
-static int read_file(const struct tls_settings *s, int which, struct tls_stamp *seen, struct tls_bytes *ret, struct error *error)
+static int read_file(const struct tls_settings *s, int which, struct tls_stamp *seen, struct tls_bytes *ret,
+		     struct error *error)
 {
 	const char *path = file_of(s, which);
 	int rc;
@@ -172,12 +184,14 @@ static int read_file(const struct tls_settings *s, int which, struct tls_stamp *
 	return rc;
 }
 
-static int find_in(const char *name, const struct tls_bytes *b, const char *password, struct tls_found *ret, struct error *error)
+static int find_in(const char *name, const struct tls_bytes *b, const char *password, struct tls_found *ret,
+		   struct error *error)
 {
 	return b->data ? tls_find(name, span_of(b->data, b->size), password, ret, error) : 0;
 }
 
-static int load_files(const struct tls_settings *s, struct tls_stamp *seen, struct material *m, struct error *error)
+static int load_files(const struct tls_settings *s, struct tls_stamp *seen, struct material *m,
+		      struct error *error)
 {
 	struct tls_bytes b[FILES] = {{0}};
 	char *password = NULL;
@@ -212,7 +226,8 @@ static int load_files(const struct tls_settings *s, struct tls_stamp *seen, stru
 	return rc;
 }
 
-static int load_bundle(const struct tls_settings *s, struct tls_stamp *seen, struct material *m, struct error *error)
+static int load_bundle(const struct tls_settings *s, struct tls_stamp *seen, struct material *m,
+		       struct error *error)
 {
 	struct bundle b = {0};
 	int rc = bundle_read(s->bundle_file, &b, &seen[FILE_CA], error);
@@ -329,7 +344,7 @@ static void tell(const X509 *x, enum tls_what what, tls_certificate found, void 
 void tls_context_each(struct tls_context *c, tls_certificate found, void *context)
 {
 	STACK_OF(X509) *chain = NULL;
-	STACK_OF(X509) *trusted;
+	STACK_OF(X509) * trusted;
 	SSL_CTX *ssl;
 
 	pthread_mutex_lock(&c->lock);
@@ -365,7 +380,8 @@ SSL *tls_context_ssl(struct tls_context *c, const char *peer)
 	pthread_mutex_lock(&c->lock);
 	ssl = SSL_new(c->ssl);
 	k = ssl && peer ? kept_find(c, peer) : NULL;
-	if (k && clock_now_ns() - k->since_ns < TLS_SESSION_SECONDS * 1000000000ull && SSL_SESSION_is_resumable(k->session))
+	if (k && clock_now_ns() - k->since_ns < TLS_SESSION_SECONDS * 1000000000ull &&
+	    SSL_SESSION_is_resumable(k->session))
 		SSL_set_session(ssl, k->session);
 	pthread_mutex_unlock(&c->lock);
 	return ssl;
@@ -392,7 +408,8 @@ static struct kept *kept_make(struct tls_context *c, const char *peer)
 	return k;
 }
 
-void tls_context_keep(struct tls_context *c, const char *peer, SSL_CTX *of, SSL_SESSION *session, bool resumed)
+void tls_context_keep(struct tls_context *c, const char *peer, SSL_CTX *of, SSL_SESSION *session,
+		      bool resumed)
 {
 	struct kept *k = NULL;
 

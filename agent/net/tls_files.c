@@ -52,7 +52,8 @@ int tls_bytes_read(const char *path, struct tls_bytes *ret, struct error *error)
 	}
 	stamp_set(&ret->stamp, &st);
 	if (st.st_size > (off_t)TLS_FILE_MAX) {
-		rc = error_set(error, -EFBIG, "'%s' has more than 1 MiB: that is no certificate, key or bundle", path);
+		rc = error_set(error, -EFBIG,
+			       "'%s' has more than 1 MiB: that is no certificate, key or bundle", path);
 		goto out;
 	}
 	b.stamp = ret->stamp;
@@ -101,7 +102,8 @@ const char *tls_subject(const X509 *certificate, char *text, size_t size)
 	long n = 0;
 
 	text[0] = 0;
-	if (out && X509_NAME_print_ex(out, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
+	if (out && X509_NAME_print_ex(out, X509_get_subject_name(certificate), 0,
+				      XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
 		n = BIO_get_mem_data(out, &data);
 	if (n > 0)
 		snprintf(text, size, "%.*s", (int)n, data);
@@ -142,23 +144,30 @@ static int cannot(const char *name, struct span data, const struct password *p, 
 	if (is_jks(data)) {
 		ERR_clear_error();
 		return error_set(error, -EINVAL,
-				 "'%s' is a Java KeyStore (JKS); turn it into PKCS#12: keytool -importkeystore -srckeystore FILE "
+				 "'%s' is a Java KeyStore (JKS); turn it into PKCS#12: keytool "
+				 "-importkeystore -srckeystore FILE "
 				 "-destkeystore FILE.p12 -deststoretype PKCS12",
 				 name);
 	}
 	if (p->asked && !p->text) {
 		ERR_clear_error();
-		return error_set(error, -EACCES, "'%s' is protected by a password, and there is no keyPasswordFile", name);
+		return error_set(error, -EACCES,
+				 "'%s' is protected by a password, and there is no keyPasswordFile", name);
 	}
 	/* RC2 and the like of old PKCS#12 files are not in OpenSSL's default provider. */
 	if (ERR_GET_REASON(code) == ERR_R_UNSUPPORTED || ERR_GET_LIB(code) == ERR_LIB_EVP)
-		return error_set(error, -EINVAL, "'%s' cannot be read: %s. Is its cipher of the last century? Write it anew with openssl pkcs12 -export",
+		return error_set(error, -EINVAL,
+				 "'%s' cannot be read: %s. Is its cipher of the last century? Write it anew "
+				 "with openssl pkcs12 -export",
 				 name, tls_why(why, sizeof(why)));
 	if (p->asked)
-		return error_set(error, -EACCES, "'%s' cannot be read with the password of keyPasswordFile: %s", name,
+		return error_set(error, -EACCES,
+				 "'%s' cannot be read with the password of keyPasswordFile: %s", name,
 				 tls_why(why, sizeof(why)));
-	return error_set(error, -EINVAL, "'%s' holds neither certificate nor key in a form that OpenSSL reads (PEM, DER, PKCS#12): %s", name,
-			 tls_why(why, sizeof(why)));
+	return error_set(
+	    error, -EINVAL,
+	    "'%s' holds neither certificate nor key in a form that OpenSSL reads (PEM, DER, PKCS#12): %s",
+	    name, tls_why(why, sizeof(why)));
 }
 
 static int take(OSSL_STORE_INFO *info, struct tls_found *f)
@@ -166,7 +175,8 @@ static int take(OSSL_STORE_INFO *info, struct tls_found *f)
 	if (OSSL_STORE_INFO_get_type(info) == OSSL_STORE_INFO_CERT) {
 		X509 *x = OSSL_STORE_INFO_get1_CERT(info);
 
-		if (x && sk_X509_num(f->certificates) < (int)TLS_CERTIFICATES_MAX && sk_X509_push(f->certificates, x) > 0)
+		if (x && sk_X509_num(f->certificates) < (int)TLS_CERTIFICATES_MAX &&
+		    sk_X509_push(f->certificates, x) > 0)
 			return 0;
 		X509_free(x);
 		return -E2BIG;
@@ -176,7 +186,8 @@ static int take(OSSL_STORE_INFO *info, struct tls_found *f)
 	return 0;
 }
 
-int tls_find(const char *name, struct span data, const char *password, struct tls_found *ret, struct error *error)
+int tls_find(const char *name, struct span data, const char *password, struct tls_found *ret,
+	     struct error *error)
 {
 	struct password p = {.text = password};
 	struct tls_found f = {.certificates = sk_X509_new_null()};
@@ -198,7 +209,8 @@ int tls_find(const char *name, struct span data, const char *password, struct tl
 			break; /* an error, or the end */
 		rc = take(info, &f);
 		if (rc < 0)
-			error_set(error, rc, "'%s' holds more than %u certificates", name, TLS_CERTIFICATES_MAX);
+			error_set(error, rc, "'%s' holds more than %u certificates", name,
+				  TLS_CERTIFICATES_MAX);
 		OSSL_STORE_INFO_free(info);
 	}
 	if (rc == 0 && (!store || OSSL_STORE_error(store) || (!f.key && sk_X509_num(f.certificates) == 0)))

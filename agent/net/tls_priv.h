@@ -28,7 +28,8 @@ struct tls_found {
 	EVP_PKEY *key;
 };
 
-/* Reads a file of at most TLS_FILE_MAX bytes. The stamp is set even when it fails, as far as there is a file. */
+/* Reads a file of at most TLS_FILE_MAX bytes. The stamp is set even when it fails, as far as there is a file.
+ */
 int tls_bytes_read(const char *path, struct tls_bytes *ret, struct error *error);
 /* Overwrites and frees. */
 void tls_bytes_done(struct tls_bytes *b);
@@ -37,16 +38,20 @@ void tls_bytes_done(struct tls_bytes *b);
 bool tls_stamp_differs(const char *path, const struct tls_stamp *stamp);
 
 /*
- * Certificates and the first private key out of `data`, whatever its form; `name` stands for it in error texts. `password` may be
- * NULL. Gives a `ret` for tls_found_done(). 0 or −errno.
+ * Certificates and the first private key out of `data`, whatever its form; `name` stands for it in error
+ * texts. `password` may be NULL. Gives a `ret` for tls_found_done(). 0 or −errno.
  */
-int tls_find(const char *name, struct span data, const char *password, struct tls_found *ret, struct error *error);
+int tls_find(const char *name, struct span data, const char *password, struct tls_found *ret,
+	     struct error *error);
 void tls_found_done(struct tls_found *f);
 
-/* A new SSL of the context in force, with the session that `peer` may resume (client; NULL = none). NULL: out of memory. */
+/* A new SSL of the context in force, with the session that `peer` may resume (client; NULL = none). NULL: out
+ * of memory. */
 SSL *tls_context_ssl(struct tls_context *c, const char *peer);
-/* Keeps a session for the next handshake with `peer`; takes it. Of a context that is no longer in force it is dropped. */
-void tls_context_keep(struct tls_context *c, const char *peer, SSL_CTX *of, SSL_SESSION *session, bool resumed);
+/* Keeps a session for the next handshake with `peer`; takes it. Of a context that is no longer in force it is
+ * dropped. */
+void tls_context_keep(struct tls_context *c, const char *peer, SSL_CTX *of, SSL_SESSION *session,
+		      bool resumed);
 /* A session that the server did not take, or that led to trouble. */
 void tls_context_forget(struct tls_context *c, const char *peer);
 const struct tls_settings *tls_context_settings(const struct tls_context *c);

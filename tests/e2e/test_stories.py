@@ -138,6 +138,11 @@ BETWEEN = {
 }
 
 
+def element_times(family):
+    """A list that a row sync writes as a whole has other times than its elements had (docs/row-sync.md)."""
+    return lambda x, y: x == y or (family == "list" and len(x) == len(y) > 1)
+
+
 def between(origin, client, rows, keyspace, family):
     old_rows(origin, keyspace)
     unloaded = unload(rows.origin, keyspace)
@@ -153,7 +158,7 @@ def test_an_update_between_unload_and_load(origin, target, agent, client, keyspa
     unloaded = between(origin, client, rows, keyspace, family)
     delivered(agent)
     load(target, keyspace, unloaded)
-    here = rows.equal()
+    here = rows.equal(times=element_times(family))
     assert item(here, "k1", "note" if family == "function" else "steps" if family == "list" else "v") not in (None, b"old")
 
 
@@ -163,7 +168,7 @@ def test_an_update_of_a_held_table(origin, target, agent, held, client, keyspace
     unloaded = between(origin, client, rows, keyspace, family)
     load(target, keyspace, unloaded)
     held.release("items")
-    rows.equal()
+    rows.equal(times=element_times(family))
 
 
 @pytest.mark.parametrize("family", mirrored("hold"))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Secure-connect bundles: each broken part is named; the metadata service's answer; what is kept for when it is silent. */
+/* Secure-connect bundles: each broken part is named; the metadata service's answer; what is kept for when it
+ * is silent. */
 #include "unit/tlsplay.h"
 
 #include <zip.h>
@@ -76,19 +77,20 @@ static void bundle_write(const char *name, const struct parts *p)
 
 static void broken_parts_are_named(void **unused)
 {
-	static const char good[] = "{\"host\":\"db.example\",\"port\":29080,\"keyspace\":\"ks\",\"more\":[1]}";
+	static const char good[] =
+	    "{\"host\":\"db.example\",\"port\":29080,\"keyspace\":\"ks\",\"more\":[1]}";
 	char huge[BUNDLE_ENTRY_MAX + 10];
 	const struct {
 		struct parts parts;
 		const char *error;
 	} cases[] = {
-		{{good, "ca.pem", "client.pem", "client.key"}, NULL},
-		{{NULL, "ca.pem", "client.pem", "client.key"}, "has no config.json"},
-		{{good, NULL, "client.pem", "client.key"}, "has no ca.crt"},
-		{{good, "ca.pem", NULL, "client.key"}, "has no cert"},
-		{{good, "ca.pem", "client.pem", NULL}, "has no key"},
-		{{"{", "ca.pem", "client.pem", "client.key"}, "config.json is not JSON"},
-		{{huge, "ca.pem", "client.pem", "client.key"}, "config.json in the bundle"},
+	    {{good, "ca.pem", "client.pem", "client.key"}, NULL},
+	    {{NULL, "ca.pem", "client.pem", "client.key"}, "has no config.json"},
+	    {{good, NULL, "client.pem", "client.key"}, "has no ca.crt"},
+	    {{good, "ca.pem", NULL, "client.key"}, "has no cert"},
+	    {{good, "ca.pem", "client.pem", NULL}, "has no key"},
+	    {{"{", "ca.pem", "client.pem", "client.key"}, "config.json is not JSON"},
+	    {{huge, "ca.pem", "client.pem", "client.key"}, "config.json in the bundle"},
 	};
 	struct error error = {""};
 	struct bundle b = {0};
@@ -135,7 +137,9 @@ static void broken_parts_are_named(void **unused)
 	free(data);
 }
 
-#define CONTACT(address, points) "{\"contact_info\":{\"type\":\"sni_proxy\",\"local_dc\":\"dc1\",\"sni_proxy_address\":" address ",\"contact_points\":" points "}}"
+#define CONTACT(address, points)                                                                        \
+	"{\"contact_info\":{\"type\":\"sni_proxy\",\"local_dc\":\"dc1\",\"sni_proxy_address\":" address \
+	",\"contact_points\":" points "}}"
 #define ID "\"2b1c9f9e-0a2f-4a58-9d3b-7d6ac1d2e3f4\""
 
 static void the_services_answer(void **unused)
@@ -144,25 +148,25 @@ static void the_services_answer(void **unused)
 		const char *text, *error, *host;
 		unsigned port, count;
 	} cases[] = {
-		{CONTACT("\"p.example:29042\"", "[" ID "]"), NULL, "p.example", 29042, 1},
-		{CONTACT("\"10.0.0.1:1\"", "[" ID "," ID "]"), NULL, "10.0.0.1", 1, 2},
-		{CONTACT("\"[fd00::7]:29042\"", "[" ID "]"), NULL, "fd00::7", 29042, 1},
-		{"", "is not JSON", NULL, 0, 0},
-		{"[]", "is not a JSON object", NULL, 0, 0},
-		{"{}", "has no \"contact_info\"", NULL, 0, 0},
-		{"{\"contact_info\":{\"type\":\"tunnel\"}}", "not known here", NULL, 0, 0},
-		{CONTACT("\"p.example\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\"p.example:0\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\"p.example:65536\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\"fd00::7:29042\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\":29042\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\"a b:1\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("7", "[" ID "]"), "is not host:port", NULL, 0, 0},
-		{CONTACT("\"p.example:29042\"", "[]"), "names no \"contact_points\"", NULL, 0, 0},
-		{CONTACT("\"p.example:29042\"", "7"), "names no \"contact_points\"", NULL, 0, 0},
-		{CONTACT("\"p.example:29042\"", "[7]"), "is not a host id", NULL, 0, 0},
-		{CONTACT("\"p.example:29042\"", "[\"a/b\"]"), "is not a host id", NULL, 0, 0},
-		{CONTACT("\"p.example:29042\"", "[\"\"]"), "is not a host id", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "[" ID "]"), NULL, "p.example", 29042, 1},
+	    {CONTACT("\"10.0.0.1:1\"", "[" ID "," ID "]"), NULL, "10.0.0.1", 1, 2},
+	    {CONTACT("\"[fd00::7]:29042\"", "[" ID "]"), NULL, "fd00::7", 29042, 1},
+	    {"", "is not JSON", NULL, 0, 0},
+	    {"[]", "is not a JSON object", NULL, 0, 0},
+	    {"{}", "has no \"contact_info\"", NULL, 0, 0},
+	    {"{\"contact_info\":{\"type\":\"tunnel\"}}", "not known here", NULL, 0, 0},
+	    {CONTACT("\"p.example\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\"p.example:0\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\"p.example:65536\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\"fd00::7:29042\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\":29042\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\"a b:1\"", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("7", "[" ID "]"), "is not host:port", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "[]"), "names no \"contact_points\"", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "7"), "names no \"contact_points\"", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "[7]"), "is not a host id", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "[\"a/b\"]"), "is not a host id", NULL, 0, 0},
+	    {CONTACT("\"p.example:29042\"", "[\"\"]"), "is not a host id", NULL, 0, 0},
 	};
 	char many[BUNDLE_NODES_MAX * 12 + 400];
 	struct bundle_contact c;
@@ -184,7 +188,8 @@ static void the_services_answer(void **unused)
 		assert_string_equal(c.local_dc, "dc1");
 	}
 	/* More nodes than are taken: they are left out, and counted. */
-	int at = snprintf(many, sizeof(many), "{\"contact_info\":{\"sni_proxy_address\":\"p:1\",\"contact_points\":[");
+	int at = snprintf(many, sizeof(many),
+			  "{\"contact_info\":{\"sni_proxy_address\":\"p:1\",\"contact_points\":[");
 	for (unsigned i = 0; i < BUNDLE_NODES_MAX + 3; i++)
 		at += snprintf(many + at, sizeof(many) - (size_t)at, "%s\"id-%u\"", i ? "," : "", i);
 	snprintf(many + at, sizeof(many) - (size_t)at, "]}}");
@@ -198,14 +203,14 @@ static void config_json(void **unused)
 	static const struct {
 		const char *text, *error;
 	} cases[] = {
-		{"{\"host\":\"h\",\"port\":1}", NULL},
-		{"{\"port\":1}", "\"host\" in config.json is missing"},
-		{"{\"host\":7,\"port\":1}", "is not a host name"},
-		{"{\"host\":\"h/../x\",\"port\":1}", "is not a host name"},
-		{"{\"host\":\"h\"}", "is not a port"},
-		{"{\"host\":\"h\",\"port\":70000}", "is not a port"},
-		{"{\"host\":\"h\",\"port\":\"1\"}", "is not a port"},
-		{"{\"host\":\"h\",\"host\":\"i\",\"port\":1}", "is not JSON"},
+	    {"{\"host\":\"h\",\"port\":1}", NULL},
+	    {"{\"port\":1}", "\"host\" in config.json is missing"},
+	    {"{\"host\":7,\"port\":1}", "is not a host name"},
+	    {"{\"host\":\"h/../x\",\"port\":1}", "is not a host name"},
+	    {"{\"host\":\"h\"}", "is not a port"},
+	    {"{\"host\":\"h\",\"port\":70000}", "is not a port"},
+	    {"{\"host\":\"h\",\"port\":\"1\"}", "is not a port"},
+	    {"{\"host\":\"h\",\"host\":\"i\",\"port\":1}", "is not JSON"},
 	};
 	struct bundle_config c;
 	struct error error = {""};
@@ -236,7 +241,9 @@ static char answer[2048];
 
 static const char *http(int status, const char *body)
 {
-	snprintf(answer, sizeof(answer), "HTTP/1.1 %d x\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status, strlen(body), body);
+	snprintf(answer, sizeof(answer),
+		 "HTTP/1.1 %d x\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status, strlen(body),
+		 body);
 	return answer;
 }
 
@@ -250,10 +257,14 @@ static void write_bundle_for(const char *name, const char *host, unsigned port, 
 
 static void nodes_are_asked_for_and_kept(void **unused)
 {
-	struct tls_context *server = context_of(&(struct tls_settings){.server = true, .cert_file = in_directory("service.pem"),
-								       .key_file = in_directory("service.key"), .ca_file = in_directory("ca.pem"),
-								       .client_auth = TLS_CLIENT_AUTH_REQUIRED});
-	struct sni_settings settings = {.bundle_file = in_directory("good.zip"), .cache_file = in_directory("nodes.json")};
+	struct tls_context *server =
+	    context_of(&(struct tls_settings){.server = true,
+					      .cert_file = in_directory("service.pem"),
+					      .key_file = in_directory("service.key"),
+					      .ca_file = in_directory("ca.pem"),
+					      .client_auth = TLS_CLIENT_AUTH_REQUIRED});
+	struct sni_settings settings = {.bundle_file = in_directory("good.zip"),
+					.cache_file = in_directory("nodes.json")};
 	struct error stale, error = {""};
 	struct play_server s;
 	struct endpoint e;
@@ -282,7 +293,9 @@ static void nodes_are_asked_for_and_kept(void **unused)
 	const struct {
 		int status;
 		const char *body, *error;
-	} wrong[] = {{503, "", "HTTP status 503: a database that is hibernating"}, {404, "", "HTTP status 404"}, {200, "{}", "has no \"contact_info\""}};
+	} wrong[] = {{503, "", "HTTP status 503: a database that is hibernating"},
+		     {404, "", "HTTP status 404"},
+		     {200, "{}", "has no \"contact_info\""}};
 
 	for (size_t i = 0; i < 3; i++) {
 		s.answer = http(wrong[i].status, wrong[i].body);
@@ -328,7 +341,8 @@ static void certificates_of_a_bundle(void **unused)
 	assert_int_equal(tls_context_refresh(c, &error), 0);
 	write_bundle_for("c.zip", "h", 2, "other-ca.pem");
 	assert_int_equal(tls_context_refresh(c, &error), 1);
-	bundle_write("c.zip", &(struct parts){"{\"host\":\"h\",\"port\":1}", "ca.pem", "client.pem", "service.key"});
+	bundle_write("c.zip",
+		     &(struct parts){"{\"host\":\"h\",\"port\":1}", "ca.pem", "client.pem", "service.key"});
 	assert_int_equal(tls_context_refresh(c, &error), -EINVAL);
 	assert_non_null(strstr(error.text, "key in the bundle"));
 	tls_context_free(c);
@@ -337,11 +351,11 @@ static void certificates_of_a_bundle(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(broken_parts_are_named),
-		cmocka_unit_test(the_services_answer),
-		cmocka_unit_test(config_json),
-		cmocka_unit_test(nodes_are_asked_for_and_kept),
-		cmocka_unit_test(certificates_of_a_bundle),
+	    cmocka_unit_test(broken_parts_are_named),
+	    cmocka_unit_test(the_services_answer),
+	    cmocka_unit_test(config_json),
+	    cmocka_unit_test(nodes_are_asked_for_and_kept),
+	    cmocka_unit_test(certificates_of_a_bundle),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* TLS streams: who is let in and who is not, and why; bytes through pieces and full buffers; resumption; an orderly end. */
+/* TLS streams: who is let in and who is not, and why; bytes through pieces and full buffers; resumption; an
+ * orderly end. */
 #include "unit/tlsplay.h"
 
 #include "base/clock.h"
@@ -50,7 +51,8 @@ static struct tls_context *server_context(const char *name, enum tls_version low
 	snprintf(cert, sizeof(cert), "%s/%s.pem", play_directory, name);
 	snprintf(key, sizeof(key), "%s/%s.key", play_directory, name);
 	/* Read now; only refresh would look at them again. */
-	return context_of(&(struct tls_settings){.server = true, .cert_file = cert, .key_file = key, .lowest = lowest});
+	return context_of(
+	    &(struct tls_settings){.server = true, .cert_file = cert, .key_file = key, .lowest = lowest});
 }
 
 static struct endpoint loopback(struct tls_context *tls, const char *name)
@@ -87,7 +89,8 @@ static void pair_open(struct pair *p, const struct endpoint *to, struct tls_cont
 		if (p->server_result == -EAGAIN)
 			p->server_result = stream_handshake(&p->server);
 		if (p->client_result < 0 && p->client_result != -EAGAIN) {
-			stream_close(&p->client); /* as its owner would; the reason is kept by the caller before */
+			stream_close(
+			    &p->client); /* as its owner would; the reason is kept by the caller before */
 			break;
 		}
 	}
@@ -113,23 +116,23 @@ static void certificates_are_judged(void **unused)
 		const char *cert, *name, *reason; /* reason NULL = let in */
 		bool any_name;
 	} cases[] = {
-		{"node", "", NULL, false},
-		{"node", "127.0.0.1", NULL, false},
-		{"node", "node.example", NULL, false},
-		{"node", "NODE.example", NULL, false},
-		{"node", "a.wild.example", NULL, false},
-		{"common", "common.example", NULL, false},
-		{"node", "other.example", "is not for other.example", false},
-		{"node", "a.b.wild.example", "is not for a.b.wild.example", false},
-		{"node", "127.0.0.2", "is not for 127.0.0.2", false},
-		{"node", "other.example", NULL, true},
-		{"common", "", "is not for 127.0.0.1", false},
-		{"expired", "", "has expired on 20", false},
-		{"expired", "", "has expired on 20", true},
-		{"early", "", "is valid only from 20", false},
-		{"own", "", "is not trusted", false},
-		{"own", "", "is not trusted", true},
-		{"stranger", "", "does tls.caFile hold the CA", false},
+	    {"node", "", NULL, false},
+	    {"node", "127.0.0.1", NULL, false},
+	    {"node", "node.example", NULL, false},
+	    {"node", "NODE.example", NULL, false},
+	    {"node", "a.wild.example", NULL, false},
+	    {"common", "common.example", NULL, false},
+	    {"node", "other.example", "is not for other.example", false},
+	    {"node", "a.b.wild.example", "is not for a.b.wild.example", false},
+	    {"node", "127.0.0.2", "is not for 127.0.0.2", false},
+	    {"node", "other.example", NULL, true},
+	    {"common", "", "is not for 127.0.0.1", false},
+	    {"expired", "", "has expired on 20", false},
+	    {"expired", "", "has expired on 20", true},
+	    {"early", "", "is valid only from 20", false},
+	    {"own", "", "is not trusted", false},
+	    {"own", "", "is not trusted", true},
+	    {"stranger", "", "does tls.caFile hold the CA", false},
 	};
 
 	(void)unused;
@@ -141,8 +144,8 @@ static void certificates_are_judged(void **unused)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		for (enum tls_version v = TLS_1_2; v <= TLS_1_3; v++) {
 			struct tls_context *server = server_context(cases[i].cert, TLS_1_2);
-			struct tls_context *tls = context_of(
-				&(struct tls_settings){.ca_file = in_directory("ca.pem"), .any_name = cases[i].any_name, .lowest = v});
+			struct tls_context *tls = context_of(&(struct tls_settings){
+			    .ca_file = in_directory("ca.pem"), .any_name = cases[i].any_name, .lowest = v});
 			struct endpoint to = loopback(tls, cases[i].name);
 			int fd[2], r = -EAGAIN, s = -EAGAIN;
 			struct stream a, b;
@@ -158,7 +161,8 @@ static void certificates_are_judged(void **unused)
 			if (cases[i].reason) {
 				assert_int_equal(r, -EKEYREJECTED);
 				if (!stream_reason(&a) || !strstr(stream_reason(&a), cases[i].reason))
-					fail_msg("%s for '%s': %s", cases[i].cert, cases[i].name, stream_reason(&a));
+					fail_msg("%s for '%s': %s", cases[i].cert, cases[i].name,
+						 stream_reason(&a));
 			} else if (r != 0) {
 				fail_msg("%s for '%s': %s", cases[i].cert, cases[i].name, stream_reason(&a));
 			}
@@ -197,13 +201,16 @@ static void clients_show_certificates(void **unused)
 		bool good;
 		const char *reason, *client_reason;
 	} cases[] = {
-		{NULL, TLS_CLIENT_AUTH_NONE, true, NULL, NULL},
-		{NULL, TLS_CLIENT_AUTH_OPTIONAL, true, NULL, NULL},
-		{NULL, TLS_CLIENT_AUTH_REQUIRED, false, "showed no certificate", "does it want a certificate of ours"},
-		{"client", TLS_CLIENT_AUTH_REQUIRED, true, NULL, NULL},
-		{"client", TLS_CLIENT_AUTH_OPTIONAL, true, NULL, NULL},
-		{"foreign", TLS_CLIENT_AUTH_OPTIONAL, false, "listen.tls.clientCaFile", "does it want a certificate of ours"},
-		{"foreign", TLS_CLIENT_AUTH_REQUIRED, false, "is not trusted", "does it want a certificate of ours"},
+	    {NULL, TLS_CLIENT_AUTH_NONE, true, NULL, NULL},
+	    {NULL, TLS_CLIENT_AUTH_OPTIONAL, true, NULL, NULL},
+	    {NULL, TLS_CLIENT_AUTH_REQUIRED, false, "showed no certificate",
+	     "does it want a certificate of ours"},
+	    {"client", TLS_CLIENT_AUTH_REQUIRED, true, NULL, NULL},
+	    {"client", TLS_CLIENT_AUTH_OPTIONAL, true, NULL, NULL},
+	    {"foreign", TLS_CLIENT_AUTH_OPTIONAL, false, "listen.tls.clientCaFile",
+	     "does it want a certificate of ours"},
+	    {"foreign", TLS_CLIENT_AUTH_REQUIRED, false, "is not trusted",
+	     "does it want a certificate of ours"},
 	};
 
 	(void)unused;
@@ -212,9 +219,12 @@ static void clients_show_certificates(void **unused)
 		for (enum tls_version v = TLS_1_2; v <= TLS_1_3; v++) {
 			char cert[128] = "", key[128] = "", byte;
 			struct pair p;
-			struct tls_context *tls, *server = context_of(&(struct tls_settings){
-				.server = true, .cert_file = in_directory("node.pem"), .key_file = in_directory("node.key"),
-				.ca_file = in_directory("ca.pem"), .client_auth = cases[i].auth});
+			struct tls_context *tls,
+			    *server = context_of(&(struct tls_settings){.server = true,
+									.cert_file = in_directory("node.pem"),
+									.key_file = in_directory("node.key"),
+									.ca_file = in_directory("ca.pem"),
+									.client_auth = cases[i].auth});
 			struct endpoint to;
 			int fd[2];
 
@@ -222,13 +232,18 @@ static void clients_show_certificates(void **unused)
 				snprintf(cert, sizeof(cert), "%s/%s.pem", play_directory, cases[i].cert);
 				snprintf(key, sizeof(key), "%s/%s.key", play_directory, cases[i].cert);
 			}
-			tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .cert_file = cert, .key_file = key, .lowest = v});
+			tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"),
+								.cert_file = cert,
+								.key_file = key,
+								.lowest = v});
 			to = loopback(tls, "");
 			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
 			assert_int_equal(stream_tls_client(fd[0], &to, &p.client), 0);
 			assert_int_equal(stream_tls_server(fd[1], server, &p.server), 0);
 			p.client_result = p.server_result = -EAGAIN;
-			for (int turn = 0; turn < 20 && (p.client_result == -EAGAIN || p.server_result == -EAGAIN); turn++) {
+			for (int turn = 0;
+			     turn < 20 && (p.client_result == -EAGAIN || p.server_result == -EAGAIN);
+			     turn++) {
 				if (p.client_result == -EAGAIN)
 					p.client_result = stream_handshake(&p.client);
 				if (p.server_result == -EAGAIN)
@@ -251,6 +266,43 @@ static void clients_show_certificates(void **unused)
 	cert_free(&stranger);
 }
 
+/* A server that goes with what we wrote unread resets the connection; its alert came before, and is told all
+ * the same. */
+static void the_alert_behind_a_reset_is_told(void **unused)
+{
+	struct tls_context *server =
+	    context_of(&(struct tls_settings){.server = true,
+					      .cert_file = in_directory("node.pem"),
+					      .key_file = in_directory("node.key"),
+					      .ca_file = in_directory("ca.pem"),
+					      .client_auth = TLS_CLIENT_AUTH_REQUIRED});
+	struct tls_context *tls =
+	    context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .lowest = TLS_1_3});
+	struct play_server play;
+	struct endpoint to = loopback(tls, "");
+	uint8_t data[4096] = {0};
+	struct iovec iov = {data, sizeof(data)};
+	struct error error;
+	struct stream s;
+	ssize_t n = 0;
+
+	(void)unused;
+	play_start(&play, server, NULL);
+	to.addr = play.addr;
+	assert_int_equal(stream_connect(&to, 0, clock_now_ns() + 5000000000ull, &s, &error), 0);
+	for (int i = 0; i < 5000 && n >= 0; i++) {
+		n = stream_write(&s, &iov, 1);
+		usleep(1000);
+	}
+	assert_true(n < 0);
+	assert_non_null(stream_reason(&s));
+	assert_non_null(strstr(stream_reason(&s), "does it want a certificate of ours"));
+	stream_close(&s);
+	play_stop(&play);
+	tls_context_free(tls);
+	tls_context_free(server);
+}
+
 /* ---- bytes */
 
 static uint8_t pattern(size_t at)
@@ -269,7 +321,8 @@ static void every_byte_arrives_once_and_in_order(void **unused)
 		data[i] = pattern(i);
 	for (enum tls_version v = TLS_1_2; v <= TLS_1_3; v++) {
 		struct tls_context *server = server_context("node", TLS_1_2);
-		struct tls_context *tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .lowest = v});
+		struct tls_context *tls =
+		    context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .lowest = v});
 		struct endpoint to = loopback(tls, "");
 		size_t sent = 0, got = 0, offered = 0;
 		struct pair p;
@@ -344,12 +397,14 @@ static void on_failed(struct conn *c, int error)
 	conn_close(c);
 }
 
-static const struct conn_ops few_ops = {.readable = take_few, .drained = nothing, .failed = on_failed, .closed = nothing};
+static const struct conn_ops few_ops = {
+    .readable = take_few, .drained = nothing, .failed = on_failed, .closed = nothing};
 
 /* Bytes that the stream holds are not seen by poll(2): they must come all the same, also after a pause. */
 static void what_the_stream_holds_is_delivered(void **unused)
 {
-	struct tls_context *server = server_context("node", TLS_1_2), *tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem")});
+	struct tls_context *server = server_context("node", TLS_1_2),
+			   *tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem")});
 	struct endpoint to = loopback(tls, "");
 	uint8_t data[30000];
 	struct iovec iov = {data, sizeof(data)};
@@ -379,7 +434,8 @@ static void what_the_stream_holds_is_delivered(void **unused)
 	}
 	assert_int_equal(loop_got, sizeof(data));
 
-	/* An orderly end of ours: the peer reads an end, and what it says then is thrown away until it ends, too. */
+	/* An orderly end of ours: the peer reads an end, and what it says then is thrown away until it ends,
+	 * too. */
 	conn_finish(&conn);
 	uv_run(&loop, UV_RUN_NOWAIT);
 	ssize_t n = -EAGAIN;
@@ -425,7 +481,8 @@ static void sessions_are_resumed(void **unused)
 {
 	for (enum tls_version v = TLS_1_2; v <= TLS_1_3; v++) {
 		struct tls_context *server = server_context("node", v);
-		struct tls_context *tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .lowest = v});
+		struct tls_context *tls =
+		    context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"), .lowest = v});
 		struct play_server s;
 		struct endpoint to = loopback(tls, "");
 		bool resumed[4];
@@ -449,9 +506,12 @@ static void sessions_are_resumed(void **unused)
 			assert_int_equal(dialled.error, 0);
 			stream_tls_peer(&dialled.stream, &peer);
 			resumed[i] = peer.resumed;
-			assert_int_equal(stream_send_all(&dialled.stream, "x", 1, clock_now_ns() + 5000000000ull), 0);
+			assert_int_equal(
+			    stream_send_all(&dialled.stream, "x", 1, clock_now_ns() + 5000000000ull), 0);
 			/* The tickets of TLS 1.3 come with the first bytes. */
-			assert_int_equal(stream_receive(&dialled.stream, text, sizeof(text), clock_now_ns() + 5000000000ull), 5);
+			assert_int_equal(stream_receive(&dialled.stream, text, sizeof(text),
+							clock_now_ns() + 5000000000ull),
+					 5);
 			stream_close(&dialled.stream);
 		}
 		play_stop(&s);
@@ -468,7 +528,8 @@ static void sessions_are_resumed(void **unused)
 static void a_dial_says_why_it_failed(void **unused)
 {
 	struct tls_context *server = server_context("node", TLS_1_3);
-	struct tls_context *wrong = context_of(&(struct tls_settings){.ca_file = in_directory("other-ca.pem")});
+	struct tls_context *wrong =
+	    context_of(&(struct tls_settings){.ca_file = in_directory("other-ca.pem")});
 	struct play_server s;
 	struct endpoint to = loopback(wrong, "");
 	struct stream blocking;
@@ -485,7 +546,8 @@ static void a_dial_says_why_it_failed(void **unused)
 	assert_non_null(strstr(dialled_reason, "CN=node"));
 	assert_non_null(strstr(dialled_reason, "is not trusted"));
 	assert_int_equal(dialled.stream.fd, -1);
-	assert_int_equal(stream_connect(&to, 0, clock_now_ns() + 5000000000ull, &blocking, &error), -EKEYREJECTED);
+	assert_int_equal(stream_connect(&to, 0, clock_now_ns() + 5000000000ull, &blocking, &error),
+			 -EKEYREJECTED);
 	assert_non_null(strstr(error.text, "is not trusted"));
 	play_stop(&s);
 
@@ -500,7 +562,8 @@ static void a_dial_says_why_it_failed(void **unused)
 	dial(&to, 100);
 	assert_int_equal(dialled.error, -ETIMEDOUT);
 	assert_non_null(strstr(dialled_reason, "TLS"));
-	assert_int_equal(stream_connect(&to, 0, clock_now_ns() + 100000000ull, &blocking, &error), -ETIMEDOUT);
+	assert_int_equal(stream_connect(&to, 0, clock_now_ns() + 100000000ull, &blocking, &error),
+			 -ETIMEDOUT);
 	close(fd);
 	tls_context_free(wrong);
 	tls_context_free(server);
@@ -528,7 +591,8 @@ static void a_plain_port_is_named(void **unused)
 		r = stream_handshake(&s);
 		assert_true(r < 0 && r != -EAGAIN);
 		assert_non_null(stream_reason(&s));
-		assert_non_null(strstr(stream_reason(&s), i == 0 ? "does not speak TLS" : "does it speak TLS there"));
+		assert_non_null(
+		    strstr(stream_reason(&s), i == 0 ? "does not speak TLS" : "does it speak TLS there"));
 		/* It stays failed, and nothing of it is touched again. */
 		assert_int_equal(stream_handshake(&s), r);
 		assert_int_equal(stream_read(&s, fd, sizeof(fd)), r);
@@ -541,13 +605,14 @@ static void a_plain_port_is_named(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(certificates_are_judged),
-		cmocka_unit_test(clients_show_certificates),
-		cmocka_unit_test(every_byte_arrives_once_and_in_order),
-		cmocka_unit_test(what_the_stream_holds_is_delivered),
-		cmocka_unit_test(sessions_are_resumed),
-		cmocka_unit_test(a_dial_says_why_it_failed),
-		cmocka_unit_test(a_plain_port_is_named),
+	    cmocka_unit_test(certificates_are_judged),
+	    cmocka_unit_test(clients_show_certificates),
+	    cmocka_unit_test(the_alert_behind_a_reset_is_told),
+	    cmocka_unit_test(every_byte_arrives_once_and_in_order),
+	    cmocka_unit_test(what_the_stream_holds_is_delivered),
+	    cmocka_unit_test(sessions_are_resumed),
+	    cmocka_unit_test(a_dial_says_why_it_failed),
+	    cmocka_unit_test(a_plain_port_is_named),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Certificates and keys from files: every form that is read, what is said about the others, and what happens when they are replaced. */
+/* Certificates and keys from files: every form that is read, what is said about the others, and what happens
+ * when they are replaced. */
 #include "unit/tlsplay.h"
 
 #include <sys/stat.h>
@@ -49,8 +50,9 @@ static void write_traditional(const char *name, const EVP_PKEY *key, const char 
 {
 	BIO *out = BIO_new_file(in_directory(name), "wb");
 
-	assert_int_equal(PEM_write_bio_PrivateKey_traditional(out, key, password ? EVP_aes_128_cbc() : NULL, (unsigned char *)password,
-							      password ? (int)strlen(password) : 0, NULL, NULL),
+	assert_int_equal(PEM_write_bio_PrivateKey_traditional(
+			     out, key, password ? EVP_aes_128_cbc() : NULL, (unsigned char *)password,
+			     password ? (int)strlen(password) : 0, NULL, NULL),
 			 1);
 	BIO_free(out);
 }
@@ -94,33 +96,34 @@ static void forms(void **unused)
 		const char *ca, *cert, *key, *password;
 		const char *error; /* NULL = it is read */
 	} cases[] = {
-		{"ca.pem", "node.pem", "node.key", NULL, NULL},
-		{"ca.pem", "node.pem", "sec1.key", NULL, NULL},
-		{"ca.pem", "node.pem", "key.der", NULL, NULL},
-		{"ca.pem", "cert.der", "key.der", NULL, NULL},
-		{"ca.pem", "node.pem", "encrypted.key", "password", NULL},
-		{"ca.pem", "node.pem", "traditional-encrypted.key", "password", NULL},
-		{"ca.pem", "all.pem", NULL, NULL, NULL},
-		{"ca.pem", "node.p12", NULL, "password", NULL},
-		{"node.p12", "node.p12", NULL, "password", NULL},
-		{NULL, "node.pem", "node.key", NULL, NULL},
-		{"ca.pem", NULL, NULL, NULL, NULL},
-		{"ca.pem", "node.pem", "encrypted.key", NULL, "is protected by a password, and there is no keyPasswordFile"},
-		{"ca.pem", "node.pem", "encrypted.key", "wrong-password", "cannot be read with the password"},
-		{"ca.pem", "node.p12", NULL, NULL, "is protected by a password, and there is no keyPasswordFile"},
-		{"ca.pem", "node.p12", NULL, "wrong-password", "cannot be read with the password"},
-		{"ca.pem", "node.pem", "later.key", NULL, "does not belong to a certificate in"},
-		{"ca.pem", "node.pem", "rsa.key", NULL, "does not belong to a certificate in"},
-		{"ca.pem", "node.pem", NULL, NULL, "holds no private key; set keyFile"},
-		{"ca.pem", "node.pem", "ca.pem", NULL, "holds no private key"},
-		{"ca.pem", "node.key", "node.key", NULL, "there is no certificate"},
-		{"node.key", NULL, NULL, NULL, "holds no certificate"},
-		{"missing.pem", NULL, NULL, NULL, "missing.pem': No such file"},
-		{"empty", NULL, NULL, NULL, "is empty"},
-		{"text", NULL, NULL, NULL, "neither certificate nor key"},
-		{"large", NULL, NULL, NULL, "more than 1 MiB"},
-		{".", NULL, NULL, NULL, "is not a file"},
-		{"ca.pem", "keystore.jks", NULL, NULL, "is a Java KeyStore (JKS)"},
+	    {"ca.pem", "node.pem", "node.key", NULL, NULL},
+	    {"ca.pem", "node.pem", "sec1.key", NULL, NULL},
+	    {"ca.pem", "node.pem", "key.der", NULL, NULL},
+	    {"ca.pem", "cert.der", "key.der", NULL, NULL},
+	    {"ca.pem", "node.pem", "encrypted.key", "password", NULL},
+	    {"ca.pem", "node.pem", "traditional-encrypted.key", "password", NULL},
+	    {"ca.pem", "all.pem", NULL, NULL, NULL},
+	    {"ca.pem", "node.p12", NULL, "password", NULL},
+	    {"node.p12", "node.p12", NULL, "password", NULL},
+	    {NULL, "node.pem", "node.key", NULL, NULL},
+	    {"ca.pem", NULL, NULL, NULL, NULL},
+	    {"ca.pem", "node.pem", "encrypted.key", NULL,
+	     "is protected by a password, and there is no keyPasswordFile"},
+	    {"ca.pem", "node.pem", "encrypted.key", "wrong-password", "cannot be read with the password"},
+	    {"ca.pem", "node.p12", NULL, NULL, "is protected by a password, and there is no keyPasswordFile"},
+	    {"ca.pem", "node.p12", NULL, "wrong-password", "cannot be read with the password"},
+	    {"ca.pem", "node.pem", "later.key", NULL, "does not belong to a certificate in"},
+	    {"ca.pem", "node.pem", "rsa.key", NULL, "does not belong to a certificate in"},
+	    {"ca.pem", "node.pem", NULL, NULL, "holds no private key; set keyFile"},
+	    {"ca.pem", "node.pem", "ca.pem", NULL, "holds no private key"},
+	    {"ca.pem", "node.key", "node.key", NULL, "there is no certificate"},
+	    {"node.key", NULL, NULL, NULL, "holds no certificate"},
+	    {"missing.pem", NULL, NULL, NULL, "missing.pem': No such file"},
+	    {"empty", NULL, NULL, NULL, "is empty"},
+	    {"text", NULL, NULL, NULL, "neither certificate nor key"},
+	    {"large", NULL, NULL, NULL, "more than 1 MiB"},
+	    {".", NULL, NULL, NULL, "is not a file"},
+	    {"ca.pem", "keystore.jks", NULL, NULL, "is a Java KeyStore (JKS)"},
 	};
 
 	(void)unused;
@@ -129,14 +132,16 @@ static void forms(void **unused)
 		struct tls_settings s = {.ca_file = cases[i].ca ? in_directory(cases[i].ca) : NULL,
 					 .cert_file = cases[i].cert ? in_directory(cases[i].cert) : NULL,
 					 .key_file = cases[i].key ? in_directory(cases[i].key) : NULL,
-					 .key_password_file = cases[i].password ? in_directory(cases[i].password) : NULL};
+					 .key_password_file =
+					     cases[i].password ? in_directory(cases[i].password) : NULL};
 		struct tls_context *c = NULL;
 		struct error error = {""};
 		int rc = tls_context_new(&s, &c, &error);
 
 		if (cases[i].error) {
 			if (rc >= 0 || !strstr(error.text, cases[i].error))
-				fail_msg("case %zu: %d, '%s'; expected '%s'", i, rc, error.text, cases[i].error);
+				fail_msg("case %zu: %d, '%s'; expected '%s'", i, rc, error.text,
+					 cases[i].error);
 			assert_null(strstr(error.text, "secret"));
 		} else if (rc != 0) {
 			fail_msg("case %zu: %s", i, error.text);
@@ -243,8 +248,8 @@ static void mounted_secrets_are_replaced(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(forms),
-		cmocka_unit_test(mounted_secrets_are_replaced),
+	    cmocka_unit_test(forms),
+	    cmocka_unit_test(mounted_secrets_are_replaced),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

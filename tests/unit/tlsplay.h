@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Certificates that a test makes for itself, and a TLS server in a thread that answers with what it is given. The server is the
- * agent's own stream: what a stranger's does is for the end-to-end tests.
+ * Certificates that a test makes for itself, and a TLS server in a thread that answers with what it is given.
+ * The server is the agent's own stream: what a stranger's does is for the end-to-end tests.
  */
 #pragma once
 #include <setjmp.h>
@@ -77,8 +77,10 @@ struct cert {
 	X509 *x;
 };
 
-/* Valid from now + `from` to now + `to` seconds; `san` as openssl.cnf writes it, NULL = none; issuer NULL = itself. */
-static inline struct cert cert_make(const struct cert *issuer, const char *cn, const char *san, long from, long to, bool ca)
+/* Valid from now + `from` to now + `to` seconds; `san` as openssl.cnf writes it, NULL = none; issuer NULL =
+ * itself. */
+static inline struct cert cert_make(const struct cert *issuer, const char *cn, const char *san, long from,
+				    long to, bool ca)
 {
 	static long serial = 1;
 	struct cert c = {EVP_EC_gen("P-256"), X509_new()};
@@ -94,7 +96,8 @@ static inline struct cert cert_make(const struct cert *issuer, const char *cn, c
 	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)cn, -1, -1, 0);
 	X509_set_issuer_name(c.x, issuer ? X509_get_subject_name(issuer->x) : name);
 	X509V3_set_ctx(&v3, issuer ? issuer->x : c.x, c.x, NULL, NULL, 0);
-	X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &v3, NID_basic_constraints, ca ? "critical,CA:TRUE" : "CA:FALSE");
+	X509_EXTENSION *e =
+	    X509V3_EXT_conf_nid(NULL, &v3, NID_basic_constraints, ca ? "critical,CA:TRUE" : "CA:FALSE");
 	X509_add_ext(c.x, e, -1);
 	X509_EXTENSION_free(e);
 	if (san) {
