@@ -12,6 +12,7 @@
 #include "cql/response.h"
 #include "cql/segment.h"
 #include "mirror/target_priv.h"
+#include "relay/envelope.h"
 #include "relay/session.h"
 
 static const struct cluster *cluster_of(const struct target *t)
@@ -137,10 +138,9 @@ static void up(struct target *t)
 
 static int send_credentials(struct target *t)
 {
-	uint8_t token[512], envelope[700], segment[800];
+	uint8_t token[512], envelope[700];
 	const struct cluster *c = cluster_of(t);
 	ssize_t n = sasl_plain(c->username, c->password, token, sizeof(token));
-	struct iovec iov;
 
 	if (n < 0 || !c->username[0]) {
 		log_error("mirror", "%s wants a user name and password; set %s.username and %s.password", side_name(t->dispatch->side),
@@ -151,17 +151,8 @@ static int send_credentials(struct target *t)
 	explicit_bzero(token, sizeof(token));
 	if (n < 0)
 		return -EACCES;
-	iov = (struct iovec){envelope, (size_t)n};
-	if (t->segments) {
-		size_t at = segment_header_write(segment, false, (uint32_t)n, true);
-
-		memcpy(segment + at, envelope, (size_t)n);
-		segment_trailer_write(segment + at + (size_t)n, segment_crc32(envelope, (size_t)n));
-		iov = (struct iovec){segment, at + (size_t)n + SEGMENT_TRAILER};
-	}
-	conn_send(&t->conn, &iov, 1);
+	envelope_send(&t->conn, t->segments, /* lz4= */ false, envelope, (size_t)n);
 	explicit_bzero(envelope, sizeof(envelope));
-	explicit_bzero(segment, sizeof(segment));
 	t->state = TARGET_AUTH;
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "cql/request.h"
 #include "cql/segment.h"
 #include "mirror/target_priv.h"
+#include "relay/envelope.h"
 
 /* ---- output */
 
@@ -70,28 +71,11 @@ void target_commit(struct target *t, ssize_t size)
 	}
 }
 
-/* An envelope that does not fit the buffer: sent at once, in pieces where there are segments. */
+/* An envelope that does not fit the buffer. */
 static void send_large(struct target *t, const uint8_t *envelope, size_t size)
 {
-	/* Its bound did not fit a segment, but it may: servers wait for a second part of what is not self-contained. */
-	bool whole = size <= SEGMENT_PAYLOAD_MAX;
-
 	target_flush(t);
-	while (size > 0) {
-		uint8_t header[SEGMENT_HEADER_PLAIN], trailer[SEGMENT_TRAILER];
-		size_t part = !t->segments || size <= SEGMENT_PAYLOAD_MAX ? size : SEGMENT_PAYLOAD_MAX;
-		struct iovec iov[3] = {{header, sizeof(header)}, {(void *)envelope, part}, {trailer, sizeof(trailer)}};
-
-		if (t->segments) {
-			segment_header_write(header, false, (uint32_t)part, whole);
-			segment_trailer_write(trailer, segment_crc32(envelope, part));
-			conn_send(&t->conn, iov, 3);
-		} else {
-			conn_send(&t->conn, &iov[1], 1);
-		}
-		envelope += part;
-		size -= part;
-	}
+	envelope_send(&t->conn, t->segments, /* lz4= */ false, envelope, size);
 }
 
 int target_take_stream(struct target *t, enum stream_kind kind, void *what)
