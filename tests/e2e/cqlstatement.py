@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A statement as a test sends it: its texts and bound values, how it is sent, and what it touches."""
 
+import re
 from dataclasses import dataclass, field
 
 from cqlvalues import literal, pack
 from cqlwire import LOGGED, UNSET
 
+CALL = re.compile(r"\b(now|uuid|current_?\w+)\s*\(", re.I)
 KS = "\0"  # stands for the keyspace in a text
 
 
@@ -42,6 +44,11 @@ class Statement:
     @property
     def loose(self):
         return any(p.loose for p in self.pieces)
+
+    @property
+    def calls(self):
+        """Whether the agent puts values in place of calls."""
+        return any(CALL.search(p.text) for p in self.pieces)
 
     def __str__(self):
         def one(p):

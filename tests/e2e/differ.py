@@ -60,7 +60,7 @@ class Differ:
         pair.prepared[text] = [cqlwire.Prepared(a) for a in answers]
         return pair.prepared[text], answers
 
-    def differ(self, answers, loose=False):
+    def differ(self, answers, loose=False, calls=False):
         """What the two clients saw differently, or None."""
         if answers is None:
             return None
@@ -71,7 +71,7 @@ class Differ:
                 b.kind,
                 b.kind == cqlwire.ROWS and b.names(),
             )
-        elif loose and a.code == b.code:
+        elif calls and a.code == b.code is not None:
             same = True  # the words show the value that a call became, and another position
         else:
             same = a.seen(*self.keyspaces) == b.seen(*self.keyspaces)
@@ -115,7 +115,7 @@ class Differ:
             assert answers[0].code == answers[1].code, f"only one side forgot a prepared statement\n{s}"
             pair.prepared.clear()
             return self.run(s, False)
-        return self.differ(answers, s.loose)
+        return self.differ(answers, s.loose, s.calls)
 
     def run_all(self, statements):
         """Until the first difference that a client saw; its description, or None."""
