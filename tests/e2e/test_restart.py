@@ -82,25 +82,29 @@ def test_off_frees_every_connection(agent, pods, origin):
     assert agent.metric("cqlferry_sessions_opened_total") == before, "still intercepted after off"
 
 
-LWT = "INSERT INTO {ks}.items (id, n) VALUES ('lwt', 1) IF NOT EXISTS"
-CQL = "import rawcql, sys; rawcql.Client(sys.argv[1]).query(sys.argv[2])"
+# With its entry's head larger than the journal's whole budget below: it would wait for ever, and is relayed without being mirrored.
+LARGE = """
+import rawcql, sys
+rawcql.Client(sys.argv[1]).query(f"INSERT INTO {sys.argv[2]}.items (id, v) VALUES ('{sys.argv[3]}', '{'x' * (1048550 - len(sys.argv[2]) - 60)}')")
+"""
 
 
 @pytest.mark.quick
-def test_a_debt_outlives_a_restart(agent, pods, origin, keyspace):
+def test_a_debt_outlives_a_restart(make_agent, pods, origin, keyspace):
     """What was not mirrored refuses the cutover of the next agent as well; --force goes on, and back only with --force again."""
+    agent = make_agent(limits={"mirrorBytes": "1MiB", "frameBytes": "1MiB"})
     agent.phase("mirror")
-    pods[0].python(CQL, origin.address, LWT.format(ks=keyspace))
+    pods[0].python(LARGE, origin.address, keyspace, "there")
     agent.stop()
     agent.start()
-    assert agent.metrics()['cqlferry_unmirrored_total{cause="lwt"}'] == 1, "forgotten over the restart"
-    assert agent.status()["unmirrored"]["lwt"] == 1
+    assert agent.metrics()['cqlferry_unmirrored_total{cause="shed"}'] == 1, "forgotten over the restart"
+    assert agent.status()["unmirrored"]["shed"] == 1
     r = agent.phase("cutover", check=False)
-    assert r.returncode != 0 and "missing on the target: 1 conditional writes (LWT)" in r.stdout + r.stderr, r.stdout + r.stderr
+    assert r.returncode != 0 and "missing on the target: 1 writes shed" in r.stdout + r.stderr, r.stdout + r.stderr
     agent.phase("cutover", "--force")
-    pods[0].python(CQL, origin.address, LWT.format(ks=keyspace).replace("'lwt'", "'back'"))
+    pods[0].python(LARGE, origin.address, keyspace, "back")
     r = agent.phase("rollback", check=False)
-    assert r.returncode != 0 and "missing on the origin: 1 conditional writes (LWT)" in r.stdout + r.stderr, r.stdout + r.stderr
+    assert r.returncode != 0 and "missing on the origin: 1 writes shed" in r.stdout + r.stderr, r.stdout + r.stderr
     assert agent.status()["phase"] == "cutover"
     r = agent.phase("finish", check=False)
     assert r.returncode != 0 and "missing on the target" in r.stdout + r.stderr, r.stdout + r.stderr
