@@ -18,11 +18,12 @@
  * Listening sockets are passed and not opened anew: what waits in a socket's queue is lost when the last process closes it, and with
  * SO_REUSEPORT that would be a part of the clients. So there is one queue, and either process may accept from it.
  *
- * Of everything that is written to disk there is one writer at any time: the old agent has closed its files before it answers, and
- * what it learns afterwards for the ledger goes to the new one over this connection.
+ * Of everything that is written to disk but the journal, of which each agent has its own, there is one writer at any time: the old
+ * agent has closed its files before it answers, and what it learns afterwards for the ledger goes to the new one over this connection.
  *
  * A new agent that ends before it says "serving" ends the connection: the old one takes all back and has served all the while. An old
- * agent that ends before it says "ended" has lost what it had not delivered: the new one puts that on the ledger.
+ * agent that ends before it says "ended" leaves what it had not delivered in its journal, which the new one takes over; without a
+ * journal on disk that is lost, and on the ledger.
  *
  * Phases do not change before the old one has ended: its sessions would go on writing to the side that was left.
  */

@@ -225,6 +225,7 @@ static void predecessor_gone(struct node *n)
 		log_info("agent", "the agent before this one (pid %d) has ended", t->pid);
 	} else if (n->mirror.journals.directory >= 0) {
 		log_warn("agent", "the agent before this one (pid %d) ended without notice; what it had to deliver is in the journal", t->pid);
+		ledger_down(gaps_ledger(n), LEDGER_CAUSE_KEPT, t->backlog, t->since_us, clock_wall_us());
 	} else {
 		log_error("agent", "the agent before this one (pid %d) ended without notice, with %llu sessions and %llu writes that were not on the "
 				   "other cluster: it is on the gap ledger. Compare before a cutover", t->pid, (unsigned long long)t->sessions,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/metrics.h"
+#include "cutover/ledger.h"
 #include "cutover/ledger_read.h"
 #include "mirror/own.h"
 #include "mirror/preflight.h"
@@ -123,6 +124,8 @@ static void tally_record(void *context, const struct ledger_record *r)
 		return;
 	/* Connections from before mirroring are closed as it begins. What they wrote until then the load of old data brings, which comes later. */
 	if (r->kind == LEDGER_BYPASS && strcmp(r->cause, OBSERVING) == 0)
+		return;
+	if (r->kind == LEDGER_DOWN && strcmp(r->cause, LEDGER_CAUSE_KEPT) == 0)
 		return;
 	for (size_t i = 0; i < DEBTS; i++)
 		if (debts[i].kind == r->kind && (!debts[i].cause || strcmp(debts[i].cause, r->cause) == 0))

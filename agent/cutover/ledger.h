@@ -37,6 +37,9 @@
 #define LEDGER_SPANS_MAX 4096
 #define LEDGER_OUT_MAX (1u << 20)
 #define LEDGER_SLOT 256
+/* A `down` that is on record for whoever compares, and no debt: what had to be mirrored is in the journal; what was counted as not
+ * mirrored within the last window is not known. */
+#define LEDGER_CAUSE_KEPT "killed, with its journal kept"
 
 struct ledger;
 
@@ -45,7 +48,7 @@ struct ledger_options {
 	size_t limit;          /* bytes of one file; 0 = LEDGER_LIMIT */
 	const char *boot;      /* the node's boot id; NULL = as the kernel says */
 	int64_t now_us;
-	bool journaled;        /* the mirror's journal outlives the process: its end without notice is no gap unless the node went down */
+	bool journaled;        /* the mirror's journal outlives the process: its end without notice costs nothing else unless the node went down */
 	int64_t synced_us;     /* what the mirror's journal holds since then may be missing, after a restart of the node; 0 = nothing is */
 };
 

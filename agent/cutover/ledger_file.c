@@ -394,7 +394,7 @@ static void boot_read(char *boot, size_t size)
 static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledger_opened *o, const struct ledger_options *options)
 {
 	int64_t now_us = options->now_us;
-	bool rebooted = strcmp(a->boot, l->boot[0] ? l->boot : "-") != 0;
+	bool kept, rebooted = strcmp(a->boot, l->boot[0] ? l->boot : "-") != 0;
 
 	l->sequence = a->sequence;
 	l->since_us = a->since_us;
@@ -403,8 +403,9 @@ static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledge
 	l->alive_us = a->alive_us;
 	l->settled_us = a->settled_us;
 	ledger_spans_orphaned(l, rebooted, a->clean, now_us);
-	if (a->clean || !a->since_us || (options->journaled && !rebooted))
+	if (a->clean || !a->since_us)
 		return;
+	kept = options->journaled && !rebooted;
 	struct ledger_record down = {.type = LEDGER_GAP, .kind = LEDGER_DOWN, .from_us = latest(a->settled_us, a->since_us), .to_us = now_us,
 				     .approximate = true, .backlog = a->backlog, .missing_on_origin = a->missing_on_origin};
 
@@ -412,8 +413,9 @@ static void inherit(struct ledger *l, const struct ledger_alive *a, struct ledge
 		down.from_us = options->synced_us;
 	if (down.from_us > now_us) /* the clock was set back */
 		down.from_us = a->since_us < now_us ? a->since_us : now_us;
-	snprintf(down.cause, sizeof(down.cause), "%s", rebooted ? "node restarted" : "agent ended without notice");
-	o->down_from_us = down.from_us;
+	snprintf(down.cause, sizeof(down.cause), "%s", kept ? LEDGER_CAUSE_KEPT : rebooted ? "node restarted" : "agent ended without notice");
+	if (!kept)
+		o->down_from_us = down.from_us;
 	ledger_append(l, &down);
 }
 

@@ -133,10 +133,11 @@ static void told_again(struct rows_job *j)
 	struct dispatch *d = j->dispatch;
 
 	atomic_fetch_sub(&d->mirror->rows_again, 1);
-	if (j->result != 0 && d->worker->tap) {
+	/* A planned end forgets the second look: both clusters were equal at the first. */
+	if (j->result != 0 && j->result != -ECANCELED && d->worker->tap) {
 		int64_t age = clock_wall_us() - j->made_us;
 
-		metric_add(d->worker->metrics, METRIC_UNMIRRORED_UNKNOWN_OUTCOME, j->result != -ECANCELED);
+		metric_add(d->worker->metrics, METRIC_UNMIRRORED_UNKNOWN_OUTCOME, 1);
 		gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, j->cell, age > 0 ? age : 0);
 	}
 	free(j);

@@ -181,7 +181,7 @@ def test_a_successor_that_fails_leaves_the_old_agent_serving(make_agent, pods, o
 
 
 def test_old_agent_killed_while_it_drains(make_agent, pods, origin, keyspace):
-    """What it had not delivered is not known any more: on the new agent's ledger, and it stands against a cutover."""
+    """What it had not delivered is in its journal, which the new agent takes over; its end is on the ledger, and no debt."""
     agent = make_agent()
     agent.phase("mirror")
     load = lab.Load(pods[0], origin.address, keyspace, prefix="dr", protocol=4, writers=4, rate=20)
@@ -196,5 +196,5 @@ def test_old_agent_killed_while_it_drains(make_agent, pods, origin, keyspace):
     assert len(gaps) == 1 and gaps[0]["missing"] == "target", gaps
     load.wait_running(40)
     load.stop()
-    r = agent.phase("cutover", check=False)
-    assert r.returncode != 0 and "ended without notice" in r.stdout + r.stderr, r.stdout + r.stderr
+    agent.settled(30)
+    agent.phase("cutover")
