@@ -172,7 +172,7 @@ static void watch_work(uv_work_t *work)
 		cluster_endpoint(c, i, &to);
 		if (client_open(&client, c, &to, n->relay.options.mark, 3000, &error) < 0)
 			continue;
-		if (client_query(client, "SELECT rpc_address FROM system.local", CL_ONE, peer_row, &l, &error) == 0 &&
+		if (client_query(client, "SELECT rpc_address FROM system.local WHERE key = 'local'", CL_ONE, peer_row, &l, &error) == 0 &&
 		    client_query(client, "SELECT rpc_address FROM system.peers", CL_ONE, peer_row, &l, &error) == 0)
 			n->learned_count = l.count;
 		client_close(client);

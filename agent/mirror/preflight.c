@@ -155,7 +155,8 @@ static int ask_local(struct client *c, struct node_facts *f, struct error *error
 {
 	memset(f, 0, sizeof(*f));
 	return client_query(
-	    c, "SELECT cluster_name, release_version, partitioner, host_id, schema_version FROM system.local",
+	    c, "SELECT cluster_name, release_version, partitioner, host_id, schema_version FROM system.local "
+	       "WHERE key = 'local'",
 	    CL_ONE, on_local, f, error);
 }
 

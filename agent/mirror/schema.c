@@ -365,7 +365,7 @@ static int read_table(struct client *client, const struct table_name *name, int 
 	r.table->name = *name;
 	r.table->read_ns = clock_now_ns();
 	if (!*major)
-		rc = client_query(client, "SELECT release_version FROM system.local", CL_ONE, on_release,
+		rc = client_query(client, "SELECT release_version FROM system.local WHERE key = 'local'", CL_ONE, on_release,
 				  major, error);
 	r.table->element_stamps = *major >= 5;
 	if (!rc)

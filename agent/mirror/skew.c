@@ -29,7 +29,7 @@ int skew_measure(struct client *c, struct skew *ret, struct error *error)
 	for (int i = 0; i < SAMPLES; i++) {
 		int64_t wall = clock_wall_us(), ms = 0;
 		uint64_t begin = clock_now_ns();
-		int rc = client_query(c, "SELECT toTimestamp(now()) FROM system.local", CL_ONE, on_clock, &ms, error);
+		int rc = client_query(c, "SELECT toTimestamp(now()) FROM system.local WHERE key = 'local'", CL_ONE, on_clock, &ms, error);
 		int64_t flight = (int64_t)((clock_now_ns() - begin) / 1000u);
 
 		if (rc < 0)

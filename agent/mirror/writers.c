@@ -178,7 +178,7 @@ static int ask_peers(struct survey *s, struct error *error)
 /* Asks the node that s->client is connected to. */
 static int ask_node(struct survey *s, struct error *error)
 {
-	int rc = client_query(s->client, "SELECT host_id FROM system.local", CL_ONE, on_local, s, error);
+	int rc = client_query(s->client, "SELECT host_id FROM system.local WHERE key = 'local'", CL_ONE, on_local, s, error);
 
 	if (rc < 0 || s->again)
 		return rc;

@@ -306,6 +306,25 @@ static bool wants_timestamp(const struct analysis *a)
 	       a->statement->kind != STATEMENT_TRUNCATE && a->unmirrored != UNMIRRORED_LWT && a->unmirrored != UNMIRRORED_COUNTER;
 }
 
+/* Each cluster keeps its own: nodes, schema, roles, what it traced. */
+static bool system_keyspace(const char *name)
+{
+	return strncmp(name, "system", 6) == 0 && (name[6] == 0 || name[6] == '_');
+}
+
+static bool writes_system(const struct session *s, const struct analysis *a)
+{
+	const char *keyspace = a->slot ? a->slot->prepared->keyspace : s->keyspace;
+
+	for (unsigned i = 0; i < a->statement->table_count; i++) {
+		const char *named = a->statement->tables[i].keyspace;
+
+		if (system_keyspace(named[0] ? named : keyspace))
+			return true;
+	}
+	return false;
+}
+
 /* The mirror hears of a write before the cluster does. 0 with the edits that it needs, −EAGAIN: it has to wait. */
 static int tell_mirror(struct session *s, struct analysis *a, enum side side, struct edit *edits, unsigned *edit_count,
 		       struct record **record, bool *mirrored)
@@ -315,6 +334,8 @@ static int tell_mirror(struct session *s, struct analysis *a, enum side side, st
 				  .keyspace = s->keyspace, .primary = side};
 	int r;
 
+	if (w->course.mirroring && writes_system(s, a))
+		a->unmirrored = UNMIRRORED_POLICY;
 	*mirrored = w->course.mirroring && w->tap && a->unmirrored != UNMIRRORED_POLICY;
 	if (!*mirrored)
 		return 0;

@@ -59,7 +59,7 @@ BROKEN = (
     "UPDATE §collections SET fs = fs + {'a'} WHERE id = 1",
     "UPDATE §collections SET u.nothing = 1 WHERE id = 1",
     "INSERT INTO §collections (id, tup) VALUES (1, (1, 'a', true, 4))",
-    "INSERT INTO system.local (key) VALUES ('x')",
+    "INSERT INTO system_views.clients (address) VALUES ('127.0.0.1')",
     "DELETE name FROM name WHERE name = 'x'",
     "UPDATE §name SET name = nothing() WHERE id = 1",
     "UPDATE §name SET name = now() WHERE id = 1",

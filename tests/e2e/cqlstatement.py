@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cqlvalues import literal, pack
 from cqlwire import LOGGED, UNSET
 
-CALL = re.compile(r"\b(now|uuid|current_?\w+)\s*\(", re.I)
+CALL = re.compile(r"\b(now|uuid|current_?\w+)\b", re.I)
 KS = "\0"  # stands for the keyspace in a text
 
 

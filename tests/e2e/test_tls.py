@@ -218,8 +218,7 @@ def test_tls_that_cannot_be_opened_passes_and_is_on_record(make_agent, pod, orig
     assert r["peer"] == [[["commonName", f"lab {origin.address}"]]], "the node's own certificate"
     assert {a for a, _, _ in r["seen"]} == {lab.NODE_IP}, "through the agent"
     assert agent.metric("cqlferry_sessions_opaque_total") > 0
-    out = agent.cli("gaps").stdout
-    assert "opaque" in out, out
+    lab.wait_until(lambda: "opaque" in agent.cli("gaps").stdout, 10, lambda: f"an opaque session in {agent.cli('gaps').stdout}")
 
 
 # ---- replaced secrets
