@@ -164,8 +164,10 @@ static void the_queue_goes_from_one_relay_to_the_next(void **unused)
 	assert_true(fcntl(second->options.inherited[count].fd, F_GETFD) < 0);
 	assert_int_equal(second->workers[0]->listener_count, 2);
 	assert_int_equal(second->workers[1]->listener_count, 1);
+	mirror_stop(&mirror);
 	relay_stop(&relay);
 	relay_done(&relay);
+	mirror_close(&mirror);
 	relay_set_course(second, &observe, NULL, NULL);
 	relay_serve(second);
 	for (int i = 0; i < 12; i++) {
