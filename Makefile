@@ -38,7 +38,7 @@ VERSION := 0.1.0
 PKGS    := libbpf libelf openssl libuv liblz4 snappy libxxhash jansson libcyaml libdeflate libmicrohttpd
 # Evaluated in recipes only, so that `make demo` can install the packages first.
 PKG_CFLAGS = $(shell pkg-config --cflags $(filter-out snappy,$(PKGS)) 2>/dev/null)
-PKG_LIBS   = $(shell pkg-config --libs $(filter-out snappy,$(PKGS)) 2>/dev/null) -lsnappy -lyaml
+PKG_LIBS   = $(shell pkg-config --libs $(filter-out snappy,$(PKGS)) 2>/dev/null) -lsnappy -lyaml -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-format-truncation
 ifdef CI
