@@ -84,6 +84,7 @@ int cli_status(struct cli *cli, int argc, char **argv);
 int cli_sessions(struct cli *cli, int argc, char **argv);
 int cli_top(struct cli *cli, int argc, char **argv);
 int cli_gaps(struct cli *cli, int argc, char **argv);
+int cli_copy(struct cli *cli, int argc, char **argv);
 int cli_phase(struct cli *cli, int argc, char **argv);
 int cli_off(struct cli *cli, int argc, char **argv);
 int cli_on(struct cli *cli, int argc, char **argv);

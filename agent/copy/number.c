@@ -259,6 +259,18 @@ void number_format_float(double v, int precision, const char *point, const char 
 	put_with_point(text, point, out);
 }
 
+void number_format_exact(double v, struct bytes *out)
+{
+	char text[40];
+
+	if (isnan(v) || isinf(v)) {
+		bytes_text(out, isnan(v) ? "NaN" : v > 0 ? "Infinity" : "-Infinity");
+		return;
+	}
+	snprintf(text, sizeof(text), "%.17g", v);
+	bytes_text(out, text);
+}
+
 /* ------------------------------------------------------------- reading */
 
 static bool take_sign(struct span *text)

@@ -23,6 +23,8 @@ bool number_format_decimal(struct span v, struct bytes *out);
  * `group` between groups of three digits.
  */
 void number_format_float(double v, int precision, const char *point, const char *group, struct bytes *out);
+/* So that reading gives the same number again. */
+void number_format_exact(double v, struct bytes *out);
 
 /* Text without blanks around it. False: no integer, or beyond 64 bits. */
 bool number_parse_int(struct span text, int64_t *ret);

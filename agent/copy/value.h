@@ -29,6 +29,9 @@ struct value_style {
 /* Appends a cell (data = NULL: null). False: the bytes are no value of that type; what was appended is to be thrown away. */
 bool value_format(const struct value_style *s, const struct type *t, struct span cell, struct bytes *out);
 
+/* Appends a cell as a literal of a CQL statement. */
+bool value_format_literal(const struct type *t, struct span cell, struct bytes *out);
+
 /* Appends text as it stands in a file: backslashes doubled, control characters escaped. */
 void value_escape(struct span text, struct bytes *out);
 

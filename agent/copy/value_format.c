@@ -12,6 +12,7 @@
 struct formatter {
 	const struct value_style *style;
 	int precision; /* of the column: elements have that of the outermost type */
+	bool literal;  /* CQL instead of cqlsh's form: exact, nothing but quotes escaped */
 	struct bytes *out;
 };
 
@@ -63,6 +64,16 @@ static void put_text(struct span text, uint8_t quote, struct bytes *out)
 		from = i + 1;
 	}
 	bytes_put(out, text.data + from, text.size - from);
+}
+
+/* Text of a CQL literal: in it only quotes are special. */
+static void put_literal(struct span text, uint8_t quote, struct bytes *out)
+{
+	for (size_t i = 0; i < text.size; i++) {
+		if (text.data[i] == quote)
+			bytes_u8(out, quote);
+		bytes_u8(out, text.data[i]);
+	}
 }
 
 void value_escape(struct span text, struct bytes *out)
@@ -218,7 +229,11 @@ static bool format_fields(struct formatter *f, const struct type *t, struct span
 			return false;
 		if (i)
 			bytes_text(f->out, ", ");
-		if (user) {
+		if (user && f->literal) {
+			bytes_u8(f->out, '"');
+			put_literal(span_text(t->names[i]), '"', f->out);
+			bytes_text(f->out, "\": ");
+		} else if (user) {
 			put_text(span_text(t->names[i]), 0, f->out);
 			bytes_text(f->out, ": ");
 		}
@@ -312,7 +327,10 @@ static bool format_float(struct formatter *f, struct span v, size_t size)
 		wide = load_be64(v.data);
 		memcpy(&d, &wide, 8);
 	}
-	number_format_float(d, f->precision, f->style->point, f->style->group, f->out);
+	if (f->literal)
+		number_format_exact(d, f->out);
+	else
+		number_format_float(d, f->precision, f->style->point, f->style->group, f->out);
 	return true;
 }
 
@@ -351,9 +369,28 @@ static bool format_quoted(struct formatter *f, const struct type *t, struct span
 		bytes_text(f->out, address);
 		break;
 	default:
-		put_text(v, nested ? '\'' : 0, f->out);
+		if (f->literal)
+			put_literal(v, '\'', f->out);
+		else
+			put_text(v, nested ? '\'' : 0, f->out);
 	}
 	if (nested)
+		bytes_u8(f->out, '\'');
+	return true;
+}
+
+/* A date or a time; cqlsh writes them without quotes in collections, too, where CQL wants them. */
+static bool format_day(struct formatter *f, const struct type *t, struct span v)
+{
+	if (v.size != (t->kind == TYPE_DATE ? 4 : 8))
+		return false;
+	if (f->literal)
+		bytes_u8(f->out, '\'');
+	if (t->kind == TYPE_DATE)
+		moment_format_date((int64_t)load_be32(v.data) - ((int64_t)1 << 31), f->out);
+	else
+		moment_format_time((int64_t)load_be64(v.data), f->out);
+	if (f->literal)
 		bytes_u8(f->out, '\'');
 	return true;
 }
@@ -403,15 +440,8 @@ static bool format_value(struct formatter *f, const struct type *t, struct span 
 		put_uuid(v.data, f->out);
 		return true;
 	case TYPE_DATE:
-		if (v.size != 4)
-			return false;
-		moment_format_date((int64_t)load_be32(v.data) - ((int64_t)1 << 31), f->out);
-		return true;
 	case TYPE_TIME:
-		if (v.size != 8)
-			return false;
-		moment_format_time((int64_t)load_be64(v.data), f->out);
-		return true;
+		return format_day(f, t, v);
 	case TYPE_DURATION:
 		if (!moment_format_duration(v, f->out))
 			return false;
@@ -443,4 +473,21 @@ bool value_format(const struct value_style *s, const struct type *t, struct span
 		return true;
 	}
 	return format_value(&f, t, cell, false);
+}
+
+bool value_format_literal(const struct type *t, struct span cell, struct bytes *out)
+{
+	static const struct value_style style = {.null_written = {(const uint8_t *)"NULL", 4},
+						 .yes = "true",
+						 .no = "false",
+						 .point = ".",
+						 .group = "",
+						 .timestamp = MOMENT_FORMAT};
+	struct formatter f = {.style = &style, .literal = true, .out = out};
+
+	if (cell.data == NULL) {
+		bytes_text(out, "NULL");
+		return true;
+	}
+	return format_value(&f, t, cell, true);
 }
