@@ -212,7 +212,7 @@ static bool parse_common(const char *text, int64_t *ret)
 	bool blank, zoned;
 	int zone = 0;
 
-	year = scan_digits(&s, 4, 4, NULL);
+	year = scan_digits(&s, 1, 4, NULL); /* strftime does not pad it */
 	scan_expect(&s, '-');
 	month = scan_digits(&s, 2, 2, NULL);
 	scan_expect(&s, '-');
