@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Input: the size of a type (2 bytes), the type as an option of the protocol, then bytes that are taken as a value and as text. */
+#include <stdlib.h>
+
+#include "copy/moment.h"
+#include "copy/value.h"
+#include "fuzz/holds.h"
+
+#define VALUE_MAX 4096 /* integers of any size take quadratic time */
+
+static bool has_fraction(const struct type *t)
+{
+	if (t->kind == TYPE_FLOAT || t->kind == TYPE_DOUBLE)
+		return true;
+	for (unsigned i = 0; i < t->count; i++)
+		if (has_fraction(&t->parts[i]))
+			return true;
+	return false;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct value_style style = {.null = {(const uint8_t *)"", 0},
+						 .null_written = {(const uint8_t *)"", 0},
+						 .yes = "True",
+						 .no = "False",
+						 .point = ".",
+						 .group = "",
+						 .timestamp = MOMENT_FORMAT,
+						 .float_precision = 5,
+						 .double_precision = 12,
+						 .escapes = true};
+	struct bytes text = {0}, value = {0}, again = {0};
+	size_t type_size;
+	struct span rest;
+	struct type t;
+
+	if (size < 2)
+		return 0;
+	type_size = (size_t)data[0] << 8 | data[1];
+	if (type_size > size - 2 || size - 2 - type_size > VALUE_MAX || type_parse(span_of(data + 2, type_size), &t) < 0)
+		return 0;
+	rest = span_of(data + 2 + type_size, size - 2 - type_size);
+	/* What is written and can be read is written the same again. */
+	if (value_format(&style, &t, rest, &text) && !value_parse(&style, &t, bytes_span(&text), &value) &&
+	    (int32_t)load_be32(value.data) >= 0) {
+		HOLDS(load_be32(value.data) == value.size - 4);
+		HOLDS(value_format(&style, &t, span_of(value.data + 4, value.size - 4), &again));
+		HOLDS(has_fraction(&t) || span_equal(bytes_span(&text), bytes_span(&again)));
+	}
+	text.size = value.size = 0;
+	value_format_literal(&t, rest, &text);
+	if (!value_parse(&style, &t, rest, &value))
+		HOLDS(value.size >= 4);
+	bytes_done(&text);
+	bytes_done(&value);
+	bytes_done(&again);
+	type_done(&t);
+	return 0;
+}
