@@ -203,8 +203,9 @@ int ranges_save(struct export *e, const char *path, struct error *error)
 
 	snprintf(beside, sizeof(beside), "%s.new", path);
 	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	/* What the file says about the output has to be true after a power failure as well. */
-	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 || fdatasync(e->output.fd) < 0 || fdatasync(fd) < 0 || rename(beside, path) < 0)
+	/* What the file says about the output has to be true after a power failure as well. (A pipe cannot be synced.) */
+	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 || (fdatasync(e->output.fd) < 0 && errno != EINVAL) || fdatasync(fd) < 0 ||
+	    rename(beside, path) < 0)
 		rc = error_set(error, errno ? -errno : -EIO, "cannot write %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
