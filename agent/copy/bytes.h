@@ -37,7 +37,7 @@ static inline bool bytes_grow(struct bytes *b, size_t more)
 /* Room for `more` bytes behind the end, or NULL. Whoever wrote there adds to `size`. */
 static inline uint8_t *bytes_room(struct bytes *b, size_t more)
 {
-	if (__builtin_expect(b->room - b->size < more, 0) && !bytes_grow(b, more))
+	if (__builtin_expect(b->room - b->size < more || !b->data, 0) && !bytes_grow(b, more))
 		return NULL;
 	return b->data + b->size;
 }

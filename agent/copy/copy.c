@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -241,6 +242,8 @@ int copy_run(struct copy_request *request)
 	if (!c)
 		return complain(&(struct error){"out of memory"});
 	c->request = request;
+	/* Rows of all sizes come and go: large blocks go back to the system at once, instead of leaving holes. */
+	mallopt(M_MMAP_THRESHOLD, 512 << 10);
 	pthread_mutex_init(&c->plan.lock, NULL);
 	pthread_cond_init(&c->plan.changed, NULL);
 	rc = begin(c, &error);

@@ -254,8 +254,8 @@ static void hand_over(struct reading *r, struct chunk *c)
 {
 	struct import *im = r->im;
 
-	/* Values take about as much as the rows, and an envelope once more. */
-	c->charged = 2 * c->data.size + c->count * sizeof(struct chunk_row);
+	/* Values take about as much as the rows. */
+	c->charged = 2 * c->data.room + c->room * (sizeof(*c->rows) + sizeof(*c->order));
 	c->after = im->input.mark;
 	wait_turn(r, c);
 	r->sent += c->count;

@@ -7,7 +7,7 @@
 #include "copy/mover.h"
 
 #define CHUNK_BYTES (1u << 20)	  /* of rows in a chunk; one more row may be longer */
-#define CHUNKS_BYTES (20u << 20) /* of rows in all chunks: what bounds memory whatever the file */
+#define CHUNKS_BYTES (16u << 20) /* of rows in all chunks: what bounds memory whatever the file */
 
 /* A row of the file, and once it is parsed its values. */
 struct chunk_row {
