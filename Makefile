@@ -118,7 +118,7 @@ $(BUILD)/tests/fuzz/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(LIB)
 
 PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c)) agent/migrate/update.c agent/cutover/ledger_format.c \
             agent/net/mode.c agent/net/addr.c \
-            $(addprefix agent/copy/,csv.c type.c number.c moment.c value_format.c value_parse.c options.c command.c rc.c)
+            $(addprefix agent/copy/,csv.c type.c number.c moment.c value_format.c value_parse.c text.c options.c command.c rc.c)
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$<)$(Q)$(CLANG) -std=gnu11 -O1 -g -D_GNU_SOURCE -DCQLFERRY_VERSION='"fuzz"' -Iinclude -Iagent -Itests -fno-strict-aliasing \

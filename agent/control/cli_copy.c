@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* `cqlferry copy`: COPY as cqlsh has it, from the command line. Each option of the table is a flag; a statement does as well. */
+/* `cqlferry copy`: COPY as cqlsh has it, from the command line. Each option of the table is a flag; a
+ * statement does as well. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,8 @@
 #include "control/cli_command.h"
 #include "copy/copy.h"
 
-#define FIXED 16	/* options that are not in the table */
-#define OPTIONS_MAX 64	/* options of the table */
+#define FIXED 16       /* options that are not in the table */
+#define OPTIONS_MAX 64 /* options of the table */
 
 struct words {
 	const char *with, *statement;
@@ -30,25 +31,84 @@ static void lengthen(int argc, char **argv)
 			}
 }
 
-/* Flags by hand, then one for each option; HEADER is the one without a value. `values` has a place for each. */
-static void fill_options(struct cli_option *options, struct copy_request *r, struct words *w, const char **values, char (*names)[32])
+/* Flags by hand, then one for each option; HEADER is the one without a value. `values` has a place for each.
+ */
+static void fill_options(struct cli_option *options, struct copy_request *r, struct words *w,
+			 const char **values, char (*names)[32])
 {
 	const struct cli_option fixed[] = {
-	    {.name = "execute", .type = CLI_TEXT, .value = "STATEMENT", .help = "-e: a whole COPY statement", .place.text = &w->statement},
-	    {.name = "with", .type = CLI_TEXT, .value = "OPTIONS", .help = "options as in cqlsh: \"HEADER=TRUE AND NULL='-'\"", .place.text = &w->with},
-	    {.name = "host", .type = CLI_TEXT, .value = "HOST", .help = "control host; default: $CQLSH_HOST, cqlshrc, 127.0.0.1", .place.text = &r->host},
-	    {.name = "port", .type = CLI_NUMBER, .value = "PORT", .help = "default: $CQLSH_PORT, cqlshrc, 9042", .place.number = &r->port, .min = 1, .max = 65535},
+	    {.name = "execute",
+	     .type = CLI_TEXT,
+	     .value = "STATEMENT",
+	     .help = "-e: a whole COPY statement",
+	     .place.text = &w->statement},
+	    {.name = "with",
+	     .type = CLI_TEXT,
+	     .value = "OPTIONS",
+	     .help = "options as in cqlsh: \"HEADER=TRUE AND NULL='-'\"",
+	     .place.text = &w->with},
+	    {.name = "host",
+	     .type = CLI_TEXT,
+	     .value = "HOST",
+	     .help = "control host; default: $CQLSH_HOST, cqlshrc, 127.0.0.1",
+	     .place.text = &r->host},
+	    {.name = "port",
+	     .type = CLI_NUMBER,
+	     .value = "PORT",
+	     .help = "default: $CQLSH_PORT, cqlshrc, 9042",
+	     .place.number = &r->port,
+	     .min = 1,
+	     .max = 65535},
 	    {.name = "username", .type = CLI_TEXT, .value = "NAME", .help = "-u", .place.text = &r->username},
-	    {.name = "password", .type = CLI_TEXT, .value = "WORD", .help = "-p: others can see it; better a credentials file", .place.text = &r->password},
-	    {.name = "credentials", .type = CLI_TEXT, .value = "FILE", .help = "user name and password, in [plain_text_auth]", .place.text = &r->credentials},
-	    {.name = "keyspace", .type = CLI_TEXT, .value = "NAME", .help = "-k: of a table that is named without one", .place.text = &r->keyspace},
-	    {.name = "cqlshrc", .type = CLI_TEXT, .value = "FILE", .help = "instead of ~/.cassandra/cqlshrc or ~/.cqlshrc", .place.text = &r->cqlshrc},
-	    {.name = "connect-timeout", .type = CLI_NUMBER, .value = "SECONDS", .help = "for each node; default 5", .place.number = &r->connect_seconds, .min = 1, .max = 3600},
-	    {.name = "consistency", .type = CLI_TEXT, .value = "LEVEL", .help = "default ONE", .place.text = &r->consistency},
-	    {.name = "ssl", .type = CLI_FLAG, .help = "refused: copy does not speak TLS", .place.flag = &r->ssl},
-	    {.name = "proxy-mode", .type = CLI_FLAG, .help = "CONNECTIONMODE='proxy'", .place.flag = &r->proxy},
-	    {.name = "resume", .type = CLI_FLAG, .help = "go on where an interrupted copy stood", .place.flag = &r->resume},
-	    {.name = "progress", .type = CLI_TEXT, .value = "FILE", .help = "keeps how far it has come; default: beside the output", .place.text = &r->progress},
+	    {.name = "password",
+	     .type = CLI_TEXT,
+	     .value = "WORD",
+	     .help = "-p: others can see it; better a credentials file",
+	     .place.text = &r->password},
+	    {.name = "credentials",
+	     .type = CLI_TEXT,
+	     .value = "FILE",
+	     .help = "user name and password, in [plain_text_auth]",
+	     .place.text = &r->credentials},
+	    {.name = "keyspace",
+	     .type = CLI_TEXT,
+	     .value = "NAME",
+	     .help = "-k: of a table that is named without one",
+	     .place.text = &r->keyspace},
+	    {.name = "cqlshrc",
+	     .type = CLI_TEXT,
+	     .value = "FILE",
+	     .help = "instead of ~/.cassandra/cqlshrc or ~/.cqlshrc",
+	     .place.text = &r->cqlshrc},
+	    {.name = "connect-timeout",
+	     .type = CLI_NUMBER,
+	     .value = "SECONDS",
+	     .help = "for each node; default 5",
+	     .place.number = &r->connect_seconds,
+	     .min = 1,
+	     .max = 3600},
+	    {.name = "consistency",
+	     .type = CLI_TEXT,
+	     .value = "LEVEL",
+	     .help = "default ONE",
+	     .place.text = &r->consistency},
+	    {.name = "ssl",
+	     .type = CLI_FLAG,
+	     .help = "refused: copy does not speak TLS",
+	     .place.flag = &r->ssl},
+	    {.name = "proxy-mode",
+	     .type = CLI_FLAG,
+	     .help = "CONNECTIONMODE='proxy'",
+	     .place.flag = &r->proxy},
+	    {.name = "resume",
+	     .type = CLI_FLAG,
+	     .help = "go on where an interrupted copy stood",
+	     .place.flag = &r->resume},
+	    {.name = "progress",
+	     .type = CLI_TEXT,
+	     .value = "FILE",
+	     .help = "keeps how far it has come; default: beside the output",
+	     .place.text = &r->progress},
 	    {.name = "header", .type = CLI_FLAG, .help = "HEADER=TRUE", .place.flag = &w->header},
 	};
 	size_t n = sizeof(fixed) / sizeof(*fixed);
@@ -60,7 +120,8 @@ static void fill_options(struct cli_option *options, struct copy_request *r, str
 		if (!strcmp(o->name, "HEADER"))
 			continue;
 		for (size_t k = 0; k < sizeof(*names); k++)
-			names[i][k] = o->name[k] >= 'A' && o->name[k] <= 'Z' ? (char)(o->name[k] + 32) : o->name[k];
+			names[i][k] =
+			    o->name[k] >= 'A' && o->name[k] <= 'Z' ? (char)(o->name[k] + 32) : o->name[k];
 		options[n++] = (struct cli_option){.name = names[i],
 						   .type = CLI_TEXT,
 						   .value = o->kind == OPTION_NUMBER ? "N" : "VALUE",
@@ -71,7 +132,8 @@ static void fill_options(struct cli_option *options, struct copy_request *r, str
 }
 
 /* Flags go behind what WITH says: the more particular wins. */
-static int add_flags(struct copy_request *r, const struct words *w, const char *const *values, struct error *error)
+static int add_flags(struct copy_request *r, const struct words *w, const char *const *values,
+		     struct error *error)
 {
 	struct option_list *list = &r->command.options;
 	int rc = w->with ? command_parse_with(w->with, list, error) : 0;
@@ -82,12 +144,14 @@ static int add_flags(struct copy_request *r, const struct words *w, const char *
 		rc = option_list_add(list, "HEADER", 6, "true", 4);
 	for (size_t i = 0; i < copy_option_count && rc == 0; i++)
 		if (values[i])
-			rc = option_list_add(list, copy_option_table[i].name, strlen(copy_option_table[i].name), values[i], strlen(values[i]));
+			rc = option_list_add(list, copy_option_table[i].name,
+					     strlen(copy_option_table[i].name), values[i], strlen(values[i]));
 	return rc < 0 ? error_set(error, rc, "out of memory") : 0;
 }
 
 /* to|from TABLE FILE, or a statement. */
-static int read_words(struct copy_request *r, const struct words *w, int rest, char **argv, struct error *error)
+static int read_words(struct copy_request *r, const struct words *w, int rest, char **argv,
+		      struct error *error)
 {
 	if (w->statement) {
 		if (rest)

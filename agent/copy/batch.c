@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Batches: which rows go together, and what becomes of them. All rows of a batch lie with the same replicas, so that the node that gets
- * it is one of them for all.
+ * Batches: which rows go together, and what becomes of them. All rows of a batch lie with the same replicas,
+ * so that the node that gets it is one of them for all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,8 +10,10 @@
 #include "copy/import_priv.h"
 #include "cql/request.h"
 
-#define BATCH_BYTES (32u << 10)	 /* servers refuse batches over several partitions from 50 KiB on (batch_size_fail_threshold) */
-#define READY_MIN 64u		 /* below so many batches that wait to be sent another chunk is taken */
+#define BATCH_BYTES                                                                              \
+	(32u << 10)		/* servers refuse batches over several partitions from 50 KiB on \
+				   (batch_size_fail_threshold) */
+#define READY_MIN 64u		/* below so many batches that wait to be sent another chunk is taken */
 #define BACKOFF_NS 250000000ull /* before the second attempt; doubled for each further one */
 
 enum { BATCH_UNLOGGED = 1, BATCH_COUNTER = 2 };
@@ -94,8 +96,11 @@ static int batch_start(struct lane_request *lane, struct channel *c)
 		e->failed = false;
 		return -ENOMEM;
 	}
-	frame_header_write(e->data, &(struct frame_header){.version = 4, .opcode = opcode, .length = (uint32_t)e->size - FRAME_HEADER_SIZE});
-	b->lane.request.deadline_ns = clock_now_ns() + (uint64_t)b->owner->import->plan->options->requesttimeout * 1000000000u;
+	frame_header_write(e->data, &(struct frame_header){.version = 4,
+							   .opcode = opcode,
+							   .length = (uint32_t)e->size - FRAME_HEADER_SIZE});
+	b->lane.request.deadline_ns =
+	    clock_now_ns() + (uint64_t)b->owner->import->plan->options->requesttimeout * 1000000000u;
 	rc = channel_send(c, &b->lane.request, e->data, e->size);
 	if (e->room > CHUNK_BYTES)
 		bytes_done(e);
@@ -128,8 +133,10 @@ static void batch_rejected(struct batch *b, const char *reason, int size)
 
 	for (uint32_t i = 0; i < b->count; i++) {
 		const struct chunk_row *row = row_of(b, i);
-		struct input_row r = {
-		    .data = span_of(b->chunk->data.data + row->at, row->size), .row = row->row, .line = row->line, .file = row->file};
+		struct input_row r = {.data = span_of(b->chunk->data.data + row->at, row->size),
+				      .row = row->row,
+				      .line = row->line,
+				      .file = row->file};
 
 		rejects_add(&im->rejects, &r, true, b->attempts + 1, reason, size);
 	}
@@ -188,7 +195,8 @@ static void batch_failed(struct batch *b, bool permanent, bool certain, const ch
 		return;
 	}
 	if (p->counters && !certain) {
-		batch_rejected(b, text, snprintf(text, sizeof(text), "may have been added or not: %.*s", size, reason));
+		batch_rejected(
+		    b, text, snprintf(text, sizeof(text), "may have been added or not: %.*s", size, reason));
 		return;
 	}
 	if (permanent && b->count > 1)
@@ -201,14 +209,16 @@ static void batch_failed(struct batch *b, bool permanent, bool certain, const ch
 
 static void on_failed(struct channel_request *r, int error)
 {
-	const char *reason = error == -ETIMEDOUT ? "no answer in time (REQUESTTIMEOUT)" : error == -ECONNRESET ? "the connection was lost"
-														 : strerror(-error);
+	const char *reason = error == -ETIMEDOUT    ? "no answer in time (REQUESTTIMEOUT)"
+			     : error == -ECONNRESET ? "the connection was lost"
+						    : strerror(-error);
 	bool certain = error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH;
 
 	batch_failed((struct batch *)r, false, certain, reason, (int)strlen(reason));
 }
 
-static ssize_t on_answer(struct channel_request *r, const struct frame_header *head, struct span body, bool whole)
+static ssize_t on_answer(struct channel_request *r, const struct frame_header *head, struct span body,
+			 bool whole)
 {
 	struct batch *b = (struct batch *)r;
 	struct response_error e;
@@ -229,8 +239,8 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 	enum write_outcome outcome = error_write_outcome(e.code);
 	bool again = outcome != WRITE_REFUSED || e.code == CQL_UNAVAILABLE || e.code == CQL_BOOTSTRAPPING;
 
-	batch_failed(b, !again, outcome != WRITE_UNKNOWN || e.code == CQL_OVERLOADED, (const char *)e.message.data,
-		     (int)(e.message.size < 300 ? e.message.size : 300));
+	batch_failed(b, !again, outcome != WRITE_UNKNOWN || e.code == CQL_OVERLOADED,
+		     (const char *)e.message.data, (int)(e.message.size < 300 ? e.message.size : 300));
 	return e.code == CQL_UNPREPARED ? -ESTALE : 0; /* a new connection prepares again */
 }
 
@@ -246,14 +256,17 @@ static struct batch *batch_new(struct import_worker *w)
 		b = malloc(sizeof(*b));
 	if (!b)
 		return NULL;
-	*b = (struct batch){
-	    .lane = {.request = {.answer = on_answer, .failed = on_failed}, .start = batch_start, .turn = w->turn++}, .owner = w};
+	*b = (struct batch){.lane = {.request = {.answer = on_answer, .failed = on_failed},
+				     .start = batch_start,
+				     .turn = w->turn++},
+			    .owner = w};
 	w->active++;
 	return b;
 }
 
 /* Rows order[first …] in batches of the size that the options and the server allow. */
-static bool make_batches(struct import_worker *w, struct chunk *c, uint32_t first, uint32_t count, const struct ring_replicas *replicas)
+static bool make_batches(struct import_worker *w, struct chunk *c, uint32_t first, uint32_t count,
+			 const struct ring_replicas *replicas)
 {
 	uint32_t most = (uint32_t)w->import->plan->options->maxbatchsize;
 
@@ -303,7 +316,8 @@ static int compare_nodes(const void *a, const void *b, void *context)
 	return (n->rows[x].row > n->rows[y].row) - (n->rows[x].row < n->rows[y].row);
 }
 
-/* As cqlsh does: ranges with enough rows by themselves, with all their replicas; the others by their first replica. */
+/* As cqlsh does: ranges with enough rows by themselves, with all their replicas; the others by their first
+ * replica. */
 static bool chunk_batches(struct import_worker *w, struct chunk *c, unsigned good)
 {
 	const struct ring *ring = &w->import->plan->cluster.ring;
@@ -317,7 +331,8 @@ static bool chunk_batches(struct import_worker *w, struct chunk *c, unsigned goo
 	few = malloc((good ? good : 1) * sizeof(*few));
 	if (!few)
 		return false;
-	/* Rows of large ranges move to the front, where batches find them; the few are put behind them afterwards. */
+	/* Rows of large ranges move to the front, where batches find them; the few are put behind them
+	 * afterwards. */
 	unsigned large = 0;
 
 	for (unsigned i = 0, end; i < good; i = end) {

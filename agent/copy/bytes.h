@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A growing run of bytes, and big-endian numbers in it. Running out of memory is remembered in `failed`: writing goes on harmlessly
- * and is judged once at the end.
+ * A growing run of bytes, and big-endian numbers in it. Running out of memory is remembered in `failed`:
+ * writing goes on harmlessly and is judged once at the end.
  */
 #pragma once
 #include <stdbool.h>

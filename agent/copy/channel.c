@@ -18,7 +18,14 @@
 #define TOKEN_MAX 512u
 #define KEEP_MAX (256u << 10) /* a larger buffer is given back once it is empty */
 
-enum channel_state { CHANNEL_DIALING, CHANNEL_STARTUP, CHANNEL_AUTH, CHANNEL_PREPARE, CHANNEL_UP, CHANNEL_GONE };
+enum channel_state {
+	CHANNEL_DIALING,
+	CHANNEL_STARTUP,
+	CHANNEL_AUTH,
+	CHANNEL_PREPARE,
+	CHANNEL_UP,
+	CHANNEL_GONE
+};
 
 struct slot {
 	bool busy;
@@ -152,19 +159,20 @@ int channel_send(struct channel *l, struct channel_request *r, uint8_t *envelope
 
 static int give_up(struct channel *l, int error, const char *what, struct span detail)
 {
-	snprintf(l->reason, sizeof(l->reason), "%s%s%.*s", what, detail.size ? ": " : "", (int)(detail.size < 300 ? detail.size : 300),
-		 (const char *)detail.data);
+	snprintf(l->reason, sizeof(l->reason), "%s%s%.*s", what, detail.size ? ": " : "",
+		 (int)(detail.size < 300 ? detail.size : 300), (const char *)detail.data);
 	return error;
 }
 
 static int send_startup(struct channel *l)
 {
-	static const char *const options[] = {"CQL_VERSION",    "3.0.0",	 "DRIVER_NAME", "cqlferry copy",
-					      "DRIVER_VERSION", CQLFERRY_VERSION, NULL};
+	static const char *const options[] = {
+	    "CQL_VERSION", "3.0.0", "DRIVER_NAME", "cqlferry copy", "DRIVER_VERSION", CQLFERRY_VERSION, NULL};
 	uint8_t envelope[256];
 
 	l->state = CHANNEL_STARTUP;
-	return send_bytes(l, envelope, request_write_startup(VERSION, 0, options, envelope, sizeof(envelope)));
+	return send_bytes(l, envelope,
+			  request_write_startup(VERSION, 0, options, envelope, sizeof(envelope)));
 }
 
 static int send_prepare(struct channel *l)
@@ -177,7 +185,8 @@ static int send_prepare(struct channel *l)
 		return -ENOMEM;
 	l->state = CHANNEL_PREPARE;
 	rc = send_bytes(l, envelope,
-			request_write_prepare(VERSION, 0, span_text(l->settings->prepare), (struct span){0}, envelope, room));
+			request_write_prepare(VERSION, 0, span_text(l->settings->prepare), (struct span){0},
+					      envelope, room));
 	free(envelope);
 	return rc;
 }
@@ -201,7 +210,8 @@ static int send_password(struct channel *l)
 
 	if (!l->settings->username || !*l->settings->username)
 		return give_up(l, -ENOKEY, "a login is wanted: --username and a password", (struct span){0});
-	n = sasl_plain(l->settings->username, l->settings->password ? l->settings->password : "", token, sizeof(token));
+	n = sasl_plain(l->settings->username, l->settings->password ? l->settings->password : "", token,
+		       sizeof(token));
 	if (n < 0)
 		return give_up(l, -EACCES, "user name and password are too long", (struct span){0});
 	rc = send_token(l, span_of(token, (size_t)n));
@@ -226,7 +236,8 @@ static bool wants_mechanism(struct span body)
 {
 	static const char name[] = "DseAuthenticator";
 
-	return body.size >= sizeof(name) - 1 && !memcmp(body.data + body.size - (sizeof(name) - 1), name, sizeof(name) - 1);
+	return body.size >= sizeof(name) - 1 &&
+	       !memcmp(body.data + body.size - (sizeof(name) - 1), name, sizeof(name) - 1);
 }
 
 static int take_prepared(struct channel *l, struct span body)
@@ -254,8 +265,13 @@ static int step(struct channel *l, const struct frame_header *head, struct span 
 	if (head->opcode == OP_ERROR) {
 		if (response_error_parse(body, &e) < 0)
 			return give_up(l, -EPROTO, "malformed ERROR", (struct span){0});
-		return give_up(l, e.code == CQL_BAD_CREDENTIALS ? -EACCES : l->state == CHANNEL_PREPARE ? -EINVAL : -EREMOTEIO,
-			       l->state == CHANNEL_PREPARE ? "the statement is refused" : "the login is refused", e.message);
+		return give_up(l,
+			       e.code == CQL_BAD_CREDENTIALS ? -EACCES
+			       : l->state == CHANNEL_PREPARE ? -EINVAL
+							     : -EREMOTEIO,
+			       l->state == CHANNEL_PREPARE ? "the statement is refused"
+							   : "the login is refused",
+			       e.message);
 	}
 	if (l->state == CHANNEL_STARTUP && head->opcode == OP_READY)
 		return logged_in(l);
@@ -312,9 +328,12 @@ static ssize_t take_bytes(struct channel *l, struct span in)
 			if (n == CQL_INCOMPLETE)
 				break;
 			if (n < 0 || !l->head.response)
-				return give_up(l, -EPROTO, "this is not CQL (is it the CQL port, and without TLS?)", (struct span){0});
+				return give_up(l, -EPROTO,
+					       "this is not CQL (is it the CQL port, and without TLS?)",
+					       (struct span){0});
 			if (l->head.flags & FRAME_COMPRESSED)
-				return give_up(l, -EPROTO, "compressed, although that was not agreed", (struct span){0});
+				return give_up(l, -EPROTO, "compressed, although that was not agreed",
+					       (struct span){0});
 			at += (size_t)n;
 			l->in_body = true;
 			l->body_left = l->head.length;
@@ -337,7 +356,8 @@ static ssize_t take_bytes(struct channel *l, struct span in)
 	return (ssize_t)at;
 }
 
-/* Received bytes stand in the thread's scratch, behind those that were left; a long piece in a buffer of the channel's own. */
+/* Received bytes stand in the thread's scratch, behind those that were left; a long piece in a buffer of the
+ * channel's own. */
 static ssize_t receive(struct channel *l)
 {
 	uint8_t *room = l->settings->scratch;
@@ -447,14 +467,15 @@ static void on_dialled(void *context, int fd)
 		go(l, rc, true);
 }
 
-struct channel *channel_new(uv_loop_t *loop, const struct addr *to, const struct channel_settings *settings, const struct channel_ops *ops,
-		      void *owner)
+struct channel *channel_new(uv_loop_t *loop, const struct addr *to, const struct channel_settings *settings,
+			    const struct channel_ops *ops, void *owner)
 {
 	struct channel *l = calloc(1, sizeof(*l));
 
 	if (!l)
 		return NULL;
-	*l = (struct channel){.magic = CHANNEL_MAGIC, .loop = loop, .settings = settings, .ops = ops, .owner = owner};
+	*l = (struct channel){
+	    .magic = CHANNEL_MAGIC, .loop = loop, .settings = settings, .ops = ops, .owner = owner};
 	for (unsigned i = 0; i < CHANNEL_STREAMS; i++)
 		l->spare[l->spare_count++] = (int16_t)(CHANNEL_STREAMS - 1 - i);
 	l->deadline_ns = UINT64_MAX;

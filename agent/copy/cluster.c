@@ -72,7 +72,8 @@ static int on_column(void *context, const struct column *columns, const struct s
 static int compare_columns(const void *a, const void *b)
 {
 	const struct copy_column *x = a, *y = b;
-	int kind_x = x->kind < COLUMN_STATIC ? (int)x->kind : COLUMN_STATIC, kind_y = y->kind < COLUMN_STATIC ? (int)y->kind : COLUMN_STATIC;
+	int kind_x = x->kind < COLUMN_STATIC ? (int)x->kind : COLUMN_STATIC,
+	    kind_y = y->kind < COLUMN_STATIC ? (int)y->kind : COLUMN_STATIC;
 
 	if (kind_x != kind_y)
 		return kind_x - kind_y;
@@ -93,12 +94,15 @@ static void put_literal(struct bytes *to, const char *text)
 	bytes_u8(to, '\'');
 }
 
-static int read_columns(struct cluster *c, struct client *client, const char *keyspace, const char *table, struct error *error)
+static int read_columns(struct cluster *c, struct client *client, const char *keyspace, const char *table,
+			struct error *error)
 {
 	struct bytes query = {0};
 	int rc = -ENOMEM;
 
-	bytes_text(&query, "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ");
+	bytes_text(
+	    &query,
+	    "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ");
 	put_literal(&query, keyspace);
 	bytes_text(&query, " AND table_name = ");
 	put_literal(&query, table);
@@ -132,7 +136,8 @@ static unsigned factor_of(struct span text)
 	return n;
 }
 
-static int on_replication(void *context, const struct column *columns, const struct span *cells, unsigned count)
+static int on_replication(void *context, const struct column *columns, const struct span *cells,
+			  unsigned count)
 {
 	struct replication *r = context;
 	struct span map = cells[0], head, key, value;
@@ -145,17 +150,20 @@ static int on_replication(void *context, const struct column *columns, const str
 		if (!span_take_bytes(&map, &key) || !span_take_bytes(&map, &value))
 			return -EPROTO;
 		if (span_equal(key, span_text("class"))) {
-			r->strategy = memmem(value.data, value.size, "SimpleStrategy", 14)	      ? RING_SIMPLE
-				      : memmem(value.data, value.size, "NetworkTopologyStrategy", 23) ? RING_TOPOLOGY
-												      : RING_LOCAL;
-		} else if (span_equal(key, span_text("replication_factor")) || span_equal(key, span_text(r->local_dc))) {
+			r->strategy = memmem(value.data, value.size, "SimpleStrategy", 14) ? RING_SIMPLE
+				      : memmem(value.data, value.size, "NetworkTopologyStrategy", 23)
+					  ? RING_TOPOLOGY
+					  : RING_LOCAL;
+		} else if (span_equal(key, span_text("replication_factor")) ||
+			   span_equal(key, span_text(r->local_dc))) {
 			r->factor = factor_of(value);
 		}
 	}
 	return 0;
 }
 
-static int read_replication(struct client *client, const char *keyspace, struct replication *ret, struct error *error)
+static int read_replication(struct client *client, const char *keyspace, struct replication *ret,
+			    struct error *error)
 {
 	struct bytes query = {0};
 	int rc = -ENOMEM;
@@ -203,7 +211,8 @@ static int on_local(void *context, const struct column *columns, const struct sp
 	if (count != 4)
 		return -EPROTO;
 	c->ring.hashed = span_equal(cells[3], span_text(MURMUR));
-	node = ring_add_node(&c->ring, &c->control, cell_text(cells[0], dc, sizeof(dc)), cell_text(cells[1], rack, sizeof(rack)));
+	node = ring_add_node(&c->ring, &c->control, cell_text(cells[0], dc, sizeof(dc)),
+			     cell_text(cells[1], rack, sizeof(rack)));
 	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[2]);
 }
 
@@ -225,7 +234,8 @@ static bool take_address(struct span cell, uint16_t port, struct addr *ret)
 	return true;
 }
 
-/* peer, native address, data center, rack, tokens [, port]. A row without tokens or an address is a node that is coming or going. */
+/* peer, native address, data center, rack, tokens [, port]. A row without tokens or an address is a node that
+ * is coming or going. */
 static int on_peer(void *context, const struct column *columns, const struct span *cells, unsigned count)
 {
 	struct cluster *c = context;
@@ -241,28 +251,34 @@ static int on_peer(void *context, const struct column *columns, const struct spa
 		port = (uint16_t)load_be32(cells[5].data);
 	if (!cells[4].data || (!take_address(cells[1], port, &addr) && !take_address(cells[0], port, &addr)))
 		return 0;
-	node = ring_add_node(&c->ring, &addr, cell_text(cells[2], dc, sizeof(dc)), cell_text(cells[3], rack, sizeof(rack)));
+	node = ring_add_node(&c->ring, &addr, cell_text(cells[2], dc, sizeof(dc)),
+			     cell_text(cells[3], rack, sizeof(rack)));
 	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[4]);
 }
 
 static int read_nodes(struct cluster *c, struct client *client, struct error *error)
 {
-	int rc = client_query(client, "SELECT data_center, rack, tokens, partitioner FROM system.local WHERE key = 'local'", CL_LOCAL_ONE,
-			      on_local, c, error);
+	int rc = client_query(
+	    client, "SELECT data_center, rack, tokens, partitioner FROM system.local WHERE key = 'local'",
+	    CL_LOCAL_ONE, on_local, c, error);
 
 	if (rc == 0 && c->ring.node_count == 0)
 		return error_set(error, -EPROTO, "%s: system.local has no row", c->control_text);
 	if (rc < 0)
 		return rc;
-	rc = client_query(client, "SELECT peer, native_address, data_center, rack, tokens, native_port FROM system.peers_v2", CL_LOCAL_ONE,
-			  on_peer, c, error);
+	rc = client_query(
+	    client,
+	    "SELECT peer, native_address, data_center, rack, tokens, native_port FROM system.peers_v2",
+	    CL_LOCAL_ONE, on_peer, c, error);
 	if (rc == -EINVAL) /* before Cassandra 4 */
-		rc = client_query(client, "SELECT peer, rpc_address, data_center, rack, tokens FROM system.peers", CL_LOCAL_ONE, on_peer, c,
-				  error);
+		rc = client_query(client,
+				  "SELECT peer, rpc_address, data_center, rack, tokens FROM system.peers",
+				  CL_LOCAL_ONE, on_peer, c, error);
 	return rc;
 }
 
-int cluster_read(struct cluster *c, const struct cluster_login *login, const char *keyspace, const char *table, struct error *error)
+int cluster_read(struct cluster *c, const struct cluster_login *login, const char *keyspace,
+		 const char *table, struct error *error)
 {
 	struct replication replication = {.strategy = RING_LOCAL};
 	struct client *client = NULL;
@@ -288,7 +304,8 @@ int cluster_read(struct cluster *c, const struct cluster_login *login, const cha
 	client_close(client);
 	if (rc < 0) {
 		if (!*error->text)
-			error_set(error, rc, "%s: the system tables cannot be understood: %s", c->control_text, strerror(-rc));
+			error_set(error, rc, "%s: the system tables cannot be understood: %s",
+				  c->control_text, strerror(-rc));
 		cluster_done(c);
 	}
 	return rc;

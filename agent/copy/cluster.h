@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What COPY asks the control host before it begins: the table's columns, the ring, and where replicas lie. Blocks. */
+/* What COPY asks the control host before it begins: the table's columns, the ring, and where replicas lie.
+ * Blocks. */
 #pragma once
 #include "copy/ring.h"
 
@@ -16,7 +17,8 @@ struct cluster {
 	struct addr control;
 	char control_text[ADDR_TEXT_MAX];
 	struct ring ring;
-	struct copy_column *columns; /* key columns first, in their order, then the others by name: cqlsh's order */
+	struct copy_column
+	    *columns; /* key columns first, in their order, then the others by name: cqlsh's order */
 	unsigned column_count;
 };
 
@@ -28,7 +30,8 @@ struct cluster_login {
 };
 
 /* 0, or −errno with a reason: what client_open() says; −ENOENT: no such keyspace or table. */
-int cluster_read(struct cluster *c, const struct cluster_login *login, const char *keyspace, const char *table, struct error *error);
+int cluster_read(struct cluster *c, const struct cluster_login *login, const char *keyspace,
+		 const char *table, struct error *error);
 void cluster_done(struct cluster *c);
 
 /* NULL: no such column. */

@@ -63,7 +63,8 @@ static size_t unescape(struct span text, char quote, char *to)
 
 	for (size_t i = 0; i < text.size; i++) {
 		to[n++] = (char)text.data[i];
-		if (quote && text.data[i] == (uint8_t)quote && i + 1 < text.size && text.data[i + 1] == (uint8_t)quote)
+		if (quote && text.data[i] == (uint8_t)quote && i + 1 < text.size &&
+		    text.data[i + 1] == (uint8_t)quote)
 			i++;
 	}
 	to[n] = 0;
@@ -133,13 +134,19 @@ static int take_value(struct copy_reader *r, const char *name, size_t name_size,
 	if (negative)
 		text = r->token.text;
 	if (r->token.kind != TOKEN_NUMBER &&
-	    (negative || (r->token.kind != TOKEN_STRING && r->token.kind != TOKEN_NAME && r->token.kind != TOKEN_QUOTED)))
+	    (negative ||
+	     (r->token.kind != TOKEN_STRING && r->token.kind != TOKEN_NAME && r->token.kind != TOKEN_QUOTED)))
 		return expected(r, "the value of an option");
 	value = malloc(text.size + 2);
 	if (!value)
 		return error_set(r->error, -ENOMEM, "out of memory");
 	*value = '-';
-	size = unescape(text, r->token.kind == TOKEN_STRING ? '\'' : r->token.kind == TOKEN_QUOTED ? '"' : 0, value + negative) + negative;
+	size = unescape(text,
+			r->token.kind == TOKEN_STRING	? '\''
+			: r->token.kind == TOKEN_QUOTED ? '"'
+							: 0,
+			value + negative) +
+	       negative;
 	rc = option_list_add(options, name, name_size, value, size);
 	free(value);
 	advance(r);

@@ -2,7 +2,8 @@
 /*
  * What is to be copied: as a statement of cqlsh, or in the pieces of a command line.
  *
- *   COPY [ks.]table [(column, …)] TO 'file' | STDOUT | FROM 'file, pattern' | STDIN [WITH option = value [AND …]] [;]
+ *   COPY [ks.]table [(column, …)] TO 'file' | STDOUT | FROM 'file, pattern' | STDIN [WITH option = value [AND
+ * …]] [;]
  */
 #pragma once
 #include "copy/options.h"

@@ -40,7 +40,8 @@ static bool is_skipped(const char *list, const char *name)
 		const char *end = strchrnul(list, ',');
 
 		list += strspn(list, " ");
-		if ((size_t)(end - list) >= size && !memcmp(list, name, size) && strspn(list + size, " ") == (size_t)(end - list) - size)
+		if ((size_t)(end - list) >= size && !memcmp(list, name, size) &&
+		    strspn(list + size, " ") == (size_t)(end - list) - size)
 			return true;
 		list = *end ? end + 1 : end;
 	}
@@ -58,8 +59,10 @@ static bool has_column(const struct plan *p, const char *name)
 static int judge_columns(const struct plan *p, bool to, struct error *error)
 {
 	for (unsigned i = 0; i < p->cluster.column_count && !to; i++)
-		if (p->cluster.columns[i].kind <= COLUMN_CLUSTERING && !has_column(p, p->cluster.columns[i].name))
-			return error_set(error, -EINVAL, "Primary key column '%s' missing or skipped", p->cluster.columns[i].name);
+		if (p->cluster.columns[i].kind <= COLUMN_CLUSTERING &&
+		    !has_column(p, p->cluster.columns[i].name))
+			return error_set(error, -EINVAL, "Primary key column '%s' missing or skipped",
+					 p->cluster.columns[i].name);
 	return p->column_count ? 0 : error_set(error, -EINVAL, "No valid column specified");
 }
 
@@ -113,7 +116,8 @@ static void name_progress(struct copy *c)
 	else if (command->to && command->file)
 		snprintf(c->progress_path, sizeof(c->progress_path), "%s.progress", command->file);
 	else
-		snprintf(c->progress_path, sizeof(c->progress_path), "import_%s_%s.progress", command->keyspace, command->table);
+		snprintf(c->progress_path, sizeof(c->progress_path), "import_%s_%s.progress",
+			 command->keyspace, command->table);
 }
 
 static int begin(struct copy *c, struct error *error)
@@ -171,11 +175,11 @@ static int run_export(struct copy *c, struct error *error)
 
 	progress_report(&p->progress, clock_now_ns(), true);
 	if (result.failed)
-		fprintf(stderr, "Exported %u ranges out of %u total ranges, some records might be missing\n", result.ranges - result.failed,
-			result.ranges);
+		fprintf(stderr, "Exported %u ranges out of %u total ranges, some records might be missing\n",
+			result.ranges - result.failed, result.ranges);
 	if (p->messages)
-		fprintf(p->messages, "\n%llu rows exported to %u files in %s.\n", (unsigned long long)result.rows, result.files,
-			passed(p, span, sizeof(span)));
+		fprintf(p->messages, "\n%llu rows exported to %u files in %s.\n",
+			(unsigned long long)result.rows, result.files, passed(p, span, sizeof(span)));
 	return rc < 0 ? rc : result.failed ? COPY_PARTLY : 0;
 }
 
@@ -193,9 +197,11 @@ static int run_import(struct copy *c, struct error *error)
 
 	progress_report(&p->progress, clock_now_ns(), true);
 	if (result.rejected)
-		fprintf(stderr, "Failed to process %llu rows; failed rows written to %s\n", (unsigned long long)result.rejected, result.errfile);
-	fprintf(p->messages, "\n%llu rows imported from %u files in %s (%llu skipped).\n", (unsigned long long)result.rows, result.files,
-		passed(p, span, sizeof(span)), (unsigned long long)result.skipped);
+		fprintf(stderr, "Failed to process %llu rows; failed rows written to %s\n",
+			(unsigned long long)result.rejected, result.errfile);
+	fprintf(p->messages, "\n%llu rows imported from %u files in %s (%llu skipped).\n",
+		(unsigned long long)result.rows, result.files, passed(p, span, sizeof(span)),
+		(unsigned long long)result.skipped);
 	return rc < 0 ? rc : result.rejected ? COPY_PARTLY : 0;
 }
 
@@ -242,7 +248,8 @@ int copy_run(struct copy_request *request)
 	if (!c)
 		return complain(&(struct error){"out of memory"});
 	c->request = request;
-	/* Rows of all sizes come and go: large blocks go back to the system at once, instead of leaving holes. */
+	/* Rows of all sizes come and go: large blocks go back to the system at once, instead of leaving
+	 * holes. */
 	mallopt(M_MMAP_THRESHOLD, 512 << 10);
 	pthread_mutex_init(&c->plan.lock, NULL);
 	pthread_cond_init(&c->plan.changed, NULL);
@@ -253,17 +260,20 @@ int copy_run(struct copy_request *request)
 		if (command->file)
 			hold_signals(p);
 		name_progress(c);
-		progress_init(&p->progress, p->messages, p->options->reportfrequency, p->options->ratefile, clock_now_ns());
+		progress_init(&p->progress, p->messages, p->options->reportfrequency, p->options->ratefile,
+			      clock_now_ns());
 		if (p->messages) {
-			fprintf(p->messages, "Using %lld threads\n\nStarting copy of %s.%s with columns ", (long long)p->options->numprocesses,
-				p->keyspace, p->table);
+			fprintf(p->messages, "Using %lld threads\n\nStarting copy of %s.%s with columns ",
+				(long long)p->options->numprocesses, p->keyspace, p->table);
 			put_list(p->messages, p->columns, p->column_count);
 			fputs(".\n", p->messages);
 			fflush(p->messages);
 		}
 		rc = command->to ? run_export(c, &error) : run_import(c, &error);
-		if (rc < 0 && c->has_progress && access(c->progress_path, F_OK) == 0 && strlen(error.text) < sizeof(error.text) - 80)
-			snprintf(error.text + strlen(error.text), 64, "%s", "; --resume goes on where it stood");
+		if (rc < 0 && c->has_progress && access(c->progress_path, F_OK) == 0 &&
+		    strlen(error.text) < sizeof(error.text) - 80)
+			snprintf(error.text + strlen(error.text), 64, "%s",
+				 "; --resume goes on where it stood");
 	}
 	finish(c);
 	free(c);

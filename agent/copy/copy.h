@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `cqlferry copy`: settings are gathered, the cluster is asked, rows are copied, and what came of it is said. */
+/* `cqlferry copy`: settings are gathered, the cluster is asked, rows are copied, and what came of it is said.
+ */
 #pragma once
 #include "copy/command.h"
 
 /* Exit status, beside 0. */
-enum { COPY_FAILED = 1, COPY_USAGE = 2, COPY_PARTLY = 3 /* done, but rows were rejected or ranges given up */ };
+enum {
+	COPY_FAILED = 1,
+	COPY_USAGE = 2,
+	COPY_PARTLY = 3 /* done, but rows were rejected or ranges given up */
+};
 
 struct copy_request {
 	struct copy_command command; /* what to copy; WITH clauses in it, flags added behind them */

@@ -4,7 +4,8 @@
 void csv_init(struct csv_dialect *d, uint8_t delimiter, uint8_t quote, uint8_t escape)
 {
 	*d = (struct csv_dialect){.delimiter = delimiter, .quote = quote, .escape = escape};
-	d->special[delimiter] = d->special[quote] = d->special[escape] = d->special['\r'] = d->special['\n'] = true;
+	d->special[delimiter] = d->special[quote] = d->special[escape] = d->special['\r'] = d->special['\n'] =
+	    true;
 }
 
 /* Where a record is while it is read. */
@@ -99,7 +100,8 @@ int csv_scan(const struct csv_dialect *d, const uint8_t *data, size_t size, bool
 	return CSV_RECORD;
 }
 
-unsigned csv_split(const struct csv_dialect *d, uint8_t *record, size_t size, struct span *fields, unsigned room)
+unsigned csv_split(const struct csv_dialect *d, uint8_t *record, size_t size, struct span *fields,
+		   unsigned room)
 {
 	bool doubled = d->quote == d->escape;
 	enum place place = FIELD_START;

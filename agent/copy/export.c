@@ -108,8 +108,8 @@ static int run_workers(struct export *e, const struct export_request *request, s
 	for (; started < count && rc == 0; started++) {
 		rc = scans_make(&workers[started], e);
 		if (rc == 0)
-			rc = mover_start(&workers[started].worker, e->plan, started, (unsigned)e->plan->options->maxrequests, scans_turn,
-					  error);
+			rc = mover_start(&workers[started].worker, e->plan, started,
+					 (unsigned)e->plan->options->maxrequests, scans_turn, error);
 		if (rc < 0) {
 			scans_free(&workers[started]);
 			break;
@@ -126,7 +126,8 @@ static int run_workers(struct export *e, const struct export_request *request, s
 	return rc;
 }
 
-int export_run(struct plan *p, const struct export_request *request, struct export_result *ret, struct error *error)
+int export_run(struct plan *p, const struct export_request *request, struct export_result *ret,
+	       struct error *error)
 {
 	struct export e = {.plan = p, .output = {.fd = -1}, .plain_numbers = numbers_are_plain(p->options)};
 	int rc;

@@ -12,7 +12,8 @@ struct range_state {
 	uint64_t written;    /* rows of that page which are in the file already */
 };
 
-struct export {
+struct export
+{
 	struct plan *plan;
 	pthread_mutex_t lock; /* of output and of what stands in the file: ranges' states */
 	struct output output;
@@ -23,7 +24,8 @@ struct export {
 	bool plain_numbers;	 /* no character of the dialect can stand in a number */
 };
 
-/* Ranges: of the ring, or of the progress file, which also says where the output stands. −errno with a reason. */
+/* Ranges: of the ring, or of the progress file, which also says where the output stands. −errno with a
+ * reason. */
 int ranges_make(struct export *e, const struct export_request *request, struct error *error);
 /* Writes the progress file: to a file beside it, then renamed. */
 int ranges_save(struct export *e, const char *path, struct error *error);

@@ -128,7 +128,8 @@ static int chunk_add(struct chunk *c, const struct input_row *r)
 		c->order = order;
 		c->room = room;
 	}
-	c->rows[c->count++] = (struct chunk_row){.at = c->data.size, .size = r->data.size, .row = r->row, .line = r->line, .file = r->file};
+	c->rows[c->count++] = (struct chunk_row){
+	    .at = c->data.size, .size = r->data.size, .row = r->row, .line = r->line, .file = r->file};
 	bytes_put(&c->data, r->data.data, r->data.size);
 	c->left++;
 	return c->data.failed ? -ENOMEM : 0;
@@ -146,10 +147,13 @@ static json_t *identity(const struct import *im)
 	for (unsigned i = 0; i < p->column_count; i++)
 		json_array_append_new(columns, json_string(p->columns[i]));
 	for (unsigned i = 0; i < im->input.path_count; i++)
-		json_array_append_new(files, json_pack("[s, I]", im->input.paths[i],
-						       stat(im->input.paths[i], &st) == 0 ? (json_int_t)st.st_size : (json_int_t)-1));
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:[s,s,s,s], s:[b,I,I]}", "copy", "from", "keyspace", p->keyspace, "table", p->table,
-			 "columns", columns, "inputs", files, "texts", o->delimiter, o->quote, o->escape, o->null, "numbers", o->header,
+		json_array_append_new(
+		    files,
+		    json_pack("[s, I]", im->input.paths[i],
+			      stat(im->input.paths[i], &st) == 0 ? (json_int_t)st.st_size : (json_int_t)-1));
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:[s,s,s,s], s:[b,I,I]}", "copy", "from", "keyspace",
+			 p->keyspace, "table", p->table, "columns", columns, "inputs", files, "texts",
+			 o->delimiter, o->quote, o->escape, o->null, "numbers", o->header,
 			 (json_int_t)o->skiprows, (json_int_t)o->maxrows);
 }
 
@@ -161,13 +165,15 @@ static int save(struct import *im, const char *path, struct error *error)
 
 	pthread_mutex_lock(&im->lock);
 	json_object_set_new(root, "mark",
-			    json_pack("{s:I, s:I, s:I, s:I}", "file", (json_int_t)im->mark.file, "offset", (json_int_t)im->mark.offset, "line",
-				      (json_int_t)im->mark.line, "row", (json_int_t)im->mark.row));
+			    json_pack("{s:I, s:I, s:I, s:I}", "file", (json_int_t)im->mark.file, "offset",
+				      (json_int_t)im->mark.offset, "line", (json_int_t)im->mark.line, "row",
+				      (json_int_t)im->mark.row));
 	json_object_set_new(root, "rows", json_integer((json_int_t)im->mark_rows));
 	pthread_mutex_unlock(&im->lock);
 	snprintf(beside, sizeof(beside), "%s.new", path);
 	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 || fdatasync(fd) < 0 || rename(beside, path) < 0)
+	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 || fdatasync(fd) < 0 ||
+	    rename(beside, path) < 0)
 		rc = error_set(error, errno ? -errno : -EIO, "cannot write %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
@@ -184,21 +190,24 @@ static int resume(struct import *im, const char *path, struct error *error)
 	int rc = 0;
 
 	if (im->plan->counters)
-		return error_set(error, -ENOTSUP, "a copy into counters cannot be resumed: rows would be counted twice");
+		return error_set(error, -ENOTSUP,
+				 "a copy into counters cannot be resumed: rows would be counted twice");
 	if (!path)
 		return error_set(error, -EINVAL, "a copy from standard input cannot be resumed");
 	root = json_load_file(path, 0, &where);
 	if (!root)
 		return error_set(error, -ENOENT, "there is nothing to resume: %s: %s", path, where.text);
 	same = identity(im);
-	json_object_foreach(same, name, value)
-		if (rc == 0 && !json_equal(value, json_object_get(root, name)))
-			rc = error_set(error, -EINVAL, "%s belongs to another copy: its \"%s\" differ", path, name);
-	if (rc == 0 && json_unpack(root, "{s:{s:I, s:I, s:I, s:I}, s:I}", "mark", "file", &file, "offset", &offset, "line", &line, "row", &row,
-				   "rows", &rows) < 0)
+	json_object_foreach(same, name, value) if (rc == 0 && !json_equal(value, json_object_get(root, name)))
+	    rc = error_set(error, -EINVAL, "%s belongs to another copy: its \"%s\" differ", path, name);
+	if (rc == 0 && json_unpack(root, "{s:{s:I, s:I, s:I, s:I}, s:I}", "mark", "file", &file, "offset",
+				   &offset, "line", &line, "row", &row, "rows", &rows) < 0)
 		rc = error_set(error, -EINVAL, "%s is damaged; start without --resume", path);
 	if (rc == 0) {
-		im->mark = (struct input_mark){.file = (uint32_t)file, .offset = (uint64_t)offset, .line = (uint64_t)line, .row = (uint64_t)row};
+		im->mark = (struct input_mark){.file = (uint32_t)file,
+					       .offset = (uint64_t)offset,
+					       .line = (uint64_t)line,
+					       .row = (uint64_t)row};
 		im->mark_rows = (uint64_t)rows;
 		atomic_store(&im->plan->progress.rows, im->mark_rows);
 		rc = im->mark.file < im->input.path_count ? input_resume(&im->input, &im->mark, error) : 0;
@@ -359,8 +368,8 @@ static int map_binds(struct import *im, const struct import_request *request)
 				continue;
 			im->bind_column[n] = i;
 			im->bind_key[n] = is_key(p, i);
-			im->bind_field[n] =
-			    (unsigned)find_index((const char *const *)request->file_columns, request->file_column_count, p->columns[i]);
+			im->bind_field[n] = (unsigned)find_index((const char *const *)request->file_columns,
+								 request->file_column_count, p->columns[i]);
 			n++;
 		}
 	for (unsigned i = 0; i < p->cluster.column_count; i++)
@@ -383,7 +392,8 @@ static int run_workers(struct import *im, struct reading *r, struct error *error
 
 		rc = import_worker_make(w, im);
 		if (rc == 0)
-			rc = mover_start(&w->worker, p, im->workers, (unsigned)p->options->maxinflightmessages, import_turn, error);
+			rc = mover_start(&w->worker, p, im->workers,
+					 (unsigned)p->options->maxinflightmessages, import_turn, error);
 		if (rc < 0) {
 			import_worker_free(w);
 			break;
@@ -420,17 +430,20 @@ static void chunks_free(struct import *im)
 	}
 }
 
-int import_run(struct plan *p, const struct import_request *request, struct import_result *ret, struct error *error)
+int import_run(struct plan *p, const struct import_request *request, struct import_result *ret,
+	       struct error *error)
 {
 	struct import im = {.plan = p};
-	struct reading reading = {.im = &im, .request = request, .begin_ns = clock_now_ns(), .saved_ns = clock_now_ns()};
+	struct reading reading = {
+	    .im = &im, .request = request, .begin_ns = clock_now_ns(), .saved_ns = clock_now_ns()};
 	struct error second;
 	int rc;
 
 	*ret = (struct import_result){0};
 	im.queue_end = &im.queue;
 	pthread_mutex_init(&im.lock, NULL);
-	rc = input_open(&im.input, request->files, &p->options->dialect, p->options->header, request->file_column_count, error);
+	rc = input_open(&im.input, request->files, &p->options->dialect, p->options->header,
+			request->file_column_count, error);
 	if (rc < 0) {
 		pthread_mutex_destroy(&im.lock);
 		return rc;

@@ -39,15 +39,16 @@ static int add_pattern(struct input *in, const char *pattern, struct error *erro
 	if (stat(pattern, &st) == 0 && !S_ISDIR(st.st_mode))
 		return add_path(in, pattern);
 	if (glob(pattern, GLOB_TILDE, NULL, &found) != 0)
-		return error_set(error, -ENOENT, "Can't open '%s' for reading: no matching file found", pattern);
+		return error_set(error, -ENOENT, "Can't open '%s' for reading: no matching file found",
+				 pattern);
 	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
 		rc = add_path(in, found.gl_pathv[i]);
 	globfree(&found);
 	return rc;
 }
 
-int input_open(struct input *in, const char *files, const struct csv_dialect *dialect, bool header, unsigned fields,
-	       struct error *error)
+int input_open(struct input *in, const char *files, const struct csv_dialect *dialect, bool header,
+	       unsigned fields, struct error *error)
 {
 	char one[PATH_MAX];
 	int rc = 0;
@@ -115,13 +116,17 @@ int input_resume(struct input *in, const struct input_mark *mark, struct error *
 	int rc;
 
 	if (mark->file >= in->path_count)
-		return error_set(error, -EINVAL, "there are fewer files than when the copy was begun; start without --resume");
+		return error_set(
+		    error, -EINVAL,
+		    "there are fewer files than when the copy was begun; start without --resume");
 	in->mark = *mark;
 	rc = begin_file(in, error);
 	if (rc < 0)
 		return rc;
-	if (fstat(in->fd, &st) < 0 || (uint64_t)st.st_size < mark->offset || lseek(in->fd, (off_t)mark->offset, SEEK_SET) < 0)
-		return error_set(error, -EINVAL, "'%s' is shorter than when the copy was begun; start without --resume",
+	if (fstat(in->fd, &st) < 0 || (uint64_t)st.st_size < mark->offset ||
+	    lseek(in->fd, (off_t)mark->offset, SEEK_SET) < 0)
+		return error_set(error, -EINVAL,
+				 "'%s' is shorter than when the copy was begun; start without --resume",
 				 path_of(in, mark->file));
 	in->header_due &= mark->offset == 0;
 	in->opened = mark->file + 1;
@@ -146,7 +151,8 @@ static int fill(struct input *in, struct error *error)
 		n = read(in->fd, room, BLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return error_set(error, -errno, "cannot read '%s': %s", path_of(in, in->mark.file), strerror(errno));
+		return error_set(error, -errno, "cannot read '%s': %s", path_of(in, in->mark.file),
+				 strerror(errno));
 	in->buffer.size += (size_t)n;
 	in->end = n == 0;
 	return n > 0;
@@ -229,7 +235,8 @@ static int next_record(struct input *in, struct input_row *row, struct error *er
 			struct bytes kept = {0};
 
 			if (end) {
-				r = (struct csv_record){.open = true, .lines = 2, .first_line = (size_t)(end + 1 - data)};
+				r = (struct csv_record){
+				    .open = true, .lines = 2, .first_line = (size_t)(end + 1 - data)};
 				break;
 			}
 			rc = cut_line(in, row, &kept, error);
@@ -264,7 +271,8 @@ static bool skip_mark(struct input *in, struct error *error, int *ret_rc)
 	*ret_rc = 0;
 	if (in->mark.offset == 0 && in->buffer.size == 0)
 		*ret_rc = fill(in, error);
-	if (in->mark.offset == 0 && in->buffer.size - in->at >= 3 && !memcmp(in->buffer.data + in->at, mark, 3))
+	if (in->mark.offset == 0 && in->buffer.size - in->at >= 3 &&
+	    !memcmp(in->buffer.data + in->at, mark, 3))
 		take(in, 3, 0);
 	return *ret_rc >= 0;
 }
@@ -285,8 +293,8 @@ int input_next(struct input *in, struct input_row *ret, struct error *error)
 		rc = next_record(in, ret, error);
 		if (rc < 0)
 			return rc;
-		if (rc == 0 || (!in->paths[in->mark.file] && ret->data.size >= 2 && !memcmp(ret->data.data, "\\.", 2) &&
-				ret->data.size <= 4)) {
+		if (rc == 0 || (!in->paths[in->mark.file] && ret->data.size >= 2 &&
+				!memcmp(ret->data.data, "\\.", 2) && ret->data.size <= 4)) {
 			if (in->fd > STDIN_FILENO)
 				close(in->fd);
 			in->fd = -1;

@@ -124,13 +124,15 @@ static const struct channel_ops channel_callbacks = {.changed = on_changed, .roo
 static bool lane_open(struct lane *lane)
 {
 	if (!lane->channel)
-		lane->channel = channel_new(lane->lanes->loop, lane->addr, lane->lanes->settings, &channel_callbacks, lane);
+		lane->channel = channel_new(lane->lanes->loop, lane->addr, lane->lanes->settings,
+					    &channel_callbacks, lane);
 	return lane->channel != NULL;
 }
 
 static void pump(struct lane *lane)
 {
-	while (lane->head && lane->up && channel_ready(lane->channel) && channel_inflight(lane->channel) < lane->lanes->inflight) {
+	while (lane->head && lane->up && channel_ready(lane->channel) &&
+	       channel_inflight(lane->channel) < lane->lanes->inflight) {
 		struct lane_request *r = waiting_take(lane);
 		int rc = r->start(r, lane->channel);
 
@@ -225,8 +227,9 @@ void lanes_tick(struct lanes *l, uint64_t now_ns)
 			channel_tick(l->nodes[i].channel, now_ns);
 }
 
-struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct channel_settings *settings, unsigned control,
-			unsigned inflight, void (*fatal)(void *owner, const char *reason), void *owner)
+struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct channel_settings *settings,
+			unsigned control, unsigned inflight, void (*fatal)(void *owner, const char *reason),
+			void *owner)
 {
 	const struct cluster *cluster = routes->cluster;
 	unsigned count = cluster->ring.node_count;
@@ -244,9 +247,10 @@ struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct cha
 			    .owner = owner};
 	l->control = &l->nodes[count];
 	for (unsigned i = 0; i < count + control; i++)
-		l->nodes[i] = (struct lane){.lanes = l,
-					    .addr = i < count ? &cluster->ring.nodes[i].addr : &cluster->control,
-					    .node = i < count ? (int)i : -1};
+		l->nodes[i] =
+		    (struct lane){.lanes = l,
+				  .addr = i < count ? &cluster->ring.nodes[i].addr : &cluster->control,
+				  .node = i < count ? (int)i : -1};
 	return l;
 }
 

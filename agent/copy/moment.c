@@ -27,7 +27,9 @@ static struct civil civil_of(int64_t days)
 	unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
 	unsigned month = mp < 10 ? mp + 3 : mp - 9;
 
-	return (struct civil){.year = (int64_t)yoe + era * 400 + (month <= 2), .month = month, .day = doy - (153 * mp + 2) / 5 + 1};
+	return (struct civil){.year = (int64_t)yoe + era * 400 + (month <= 2),
+			      .month = month,
+			      .day = doy - (153 * mp + 2) / 5 + 1};
 }
 
 static int64_t days_of(int64_t year, unsigned month, unsigned day)
@@ -243,7 +245,8 @@ static bool parse_common(const char *text, int64_t *ret)
 		*ret = (int64_t)mktime(&tm) * 1000 + micros / 1000;
 		return true;
 	}
-	*ret = ((days_of(year, month, day) * 24 + hour) * 60 + minute) * 60000 + second * 1000 + micros / 1000 - (int64_t)zone * 1000;
+	*ret = ((days_of(year, month, day) * 24 + hour) * 60 + minute) * 60000 + second * 1000 +
+	       micros / 1000 - (int64_t)zone * 1000;
 	return true;
 }
 
@@ -260,7 +263,8 @@ static bool parse_by_format(const char *format, const char *text, int64_t *ret)
 		char piece[128];
 		size_t n = 0;
 
-		while (*format && !(format[0] == '%' && (format[1] == 'f' || format[1] == 'z' || format[1] == 'Z'))) {
+		while (*format &&
+		       !(format[0] == '%' && (format[1] == 'f' || format[1] == 'z' || format[1] == 'Z'))) {
 			if (n + 2 >= sizeof(piece))
 				return false;
 			if (*format == '%' && format[1])
@@ -288,7 +292,8 @@ static bool parse_by_format(const char *format, const char *text, int64_t *ret)
 		}
 		format += 2;
 	}
-	if (s.failed || *s.at || !date_exists(tm.tm_year + 1900, (unsigned)tm.tm_mon + 1, (unsigned)tm.tm_mday))
+	if (s.failed || *s.at ||
+	    !date_exists(tm.tm_year + 1900, (unsigned)tm.tm_mon + 1, (unsigned)tm.tm_mday))
 		return false;
 	if (!zoned)
 		*ret = (int64_t)mktime(&tm) * 1000 + micros / 1000;
@@ -473,7 +478,8 @@ static int unit_at(const struct span *text)
 	for (unsigned i = 0; i < UNIT_COUNT; i++) {
 		size_t n = strlen(units[i].name);
 
-		if (text->size >= n && !memcmp(text->data, units[i].name, n) && (found < 0 || n > strlen(units[found].name)))
+		if (text->size >= n && !memcmp(text->data, units[i].name, n) &&
+		    (found < 0 || n > strlen(units[found].name)))
 			found = (int)i;
 	}
 	return found;
@@ -497,7 +503,8 @@ bool moment_parse_duration(struct span text, struct bytes *out)
 		int unit;
 
 		for (; n < text.size && text.data[n] >= '0' && text.data[n] <= '9'; n++)
-			if (n == 19 || __builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)text.data[n] - '0', &v))
+			if (n == 19 || __builtin_mul_overflow(v, 10u, &v) ||
+			    __builtin_add_overflow(v, (uint64_t)text.data[n] - '0', &v))
 				return false;
 		text = span_of(text.data + n, text.size - n);
 		unit = unit_at(&text);
@@ -505,8 +512,8 @@ bool moment_parse_duration(struct span text, struct bytes *out)
 			return false;
 		uint64_t *part = &parts[units[unit].part];
 
-		if (__builtin_mul_overflow(v, units[unit].size, &v) || __builtin_add_overflow(*part, v, part) ||
-		    *part > limits[units[unit].part])
+		if (__builtin_mul_overflow(v, units[unit].size, &v) ||
+		    __builtin_add_overflow(*part, v, part) || *part > limits[units[unit].part])
 			return false;
 		n = strlen(units[unit].name);
 		text = span_of(text.data + n, text.size - n);

@@ -10,13 +10,13 @@
 #define MOMENT_FORMAT "%Y-%m-%d %H:%M:%S.%f%z" /* cqlsh's own */
 
 /*
- * Milliseconds since 1970 in the form of strftime(3), with %f for the fraction (three digits behind a '.', else six) in UTC.
- * Outside the years 1 to 9999 the number itself.
+ * Milliseconds since 1970 in the form of strftime(3), with %f for the fraction (three digits behind a '.',
+ * else six) in UTC. Outside the years 1 to 9999 the number itself.
  */
 void moment_format_timestamp(const char *format, int64_t ms, struct bytes *out);
 /*
- * The format; else YYYY-MM-DD with or without a time after a blank or T, a fraction and a zone (Z, ±HHMM, ±HH:MM); else
- * milliseconds since 1970. Without a zone: local time. False: none of them.
+ * The format; else YYYY-MM-DD with or without a time after a blank or T, a fraction and a zone (Z, ±HHMM,
+ * ±HH:MM); else milliseconds since 1970. Without a zone: local time. False: none of them.
  */
 bool moment_parse_timestamp(const char *format, struct span text, int64_t *ret);
 

@@ -8,7 +8,7 @@
 #include "base/magic.h"
 
 #define MOVER_MAGIC 0xC0B43053u
-#define CONTROL_MAX 4 /* connections of a thread through the control host: more gain nothing (docs/copy.md) */
+#define CONTROL_MAX 4 /* connections of a thread through the control host */
 
 static void end(struct mover *w)
 {
@@ -67,7 +67,7 @@ static void on_fatal(void *owner, const char *reason)
 }
 
 int mover_start(struct mover *w, struct plan *plan, unsigned number, unsigned inflight,
-		 bool (*turn_function)(struct mover *w, uint64_t now_ns), struct error *error)
+		bool (*turn_function)(struct mover *w, uint64_t now_ns), struct error *error)
 {
 	unsigned control = 0;
 	int rc;
@@ -87,7 +87,8 @@ int mover_start(struct mover *w, struct plan *plan, unsigned number, unsigned in
 	rc = uv_loop_init(&w->loop);
 	if (rc < 0)
 		goto no_loop;
-	w->lanes = lanes_new(&w->loop, &plan->routes, &w->settings, control < CONTROL_MAX ? control : CONTROL_MAX, inflight, on_fatal, w);
+	w->lanes = lanes_new(&w->loop, &plan->routes, &w->settings,
+			     control < CONTROL_MAX ? control : CONTROL_MAX, inflight, on_fatal, w);
 	if (!w->lanes) {
 		rc = UV_ENOMEM;
 		goto no_lanes;

@@ -15,7 +15,8 @@ struct mover {
 	struct lanes *lanes;
 	struct channel_settings settings;
 	bool ending;
-	/* Called on the thread: at the start and whenever it is woken, and every MOVER_TICK_MS. True: nothing is left to do. */
+	/* Called on the thread: at the start and whenever it is woken, and every MOVER_TICK_MS. True: nothing
+	 * is left to do. */
 	bool (*turn)(struct mover *w, uint64_t now_ns);
 };
 
@@ -23,7 +24,7 @@ struct mover {
 
 /* `inflight`: requests on each connection. 0 or −errno with a reason. */
 int mover_start(struct mover *w, struct plan *plan, unsigned number, unsigned inflight,
-		 bool (*turn)(struct mover *w, uint64_t now_ns), struct error *error);
+		bool (*turn)(struct mover *w, uint64_t now_ns), struct error *error);
 /* From any thread. */
 void mover_wake(struct mover *w);
 /* Waits for the end. Only for workers that were started. */

@@ -10,8 +10,9 @@
 
 #define BILLION 1000000000u
 
-static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
-			    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+static const char pairs[] =
+    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 
 /* Digits of `v` to the left of `end`; where they begin. */
 static char *digits_before(char *end, uint64_t v)
@@ -150,8 +151,9 @@ bool number_format_varint(struct span v, const char *group, struct bytes *out)
 }
 
 /*
- * The digits with the point where the scale says, or, where that would need many zeros, in scientific notation with one digit
- * before the point: the rule of the General Decimal Arithmetic specification ("to-scientific-string").
+ * The digits with the point where the scale says, or, where that would need many zeros, in scientific
+ * notation with one digit before the point: the rule of the General Decimal Arithmetic specification
+ * ("to-scientific-string").
  */
 bool number_format_decimal(struct span v, struct bytes *out)
 {
@@ -189,7 +191,8 @@ bool number_format_decimal(struct span v, struct bytes *out)
 	if (left != point) {
 		char text[24];
 
-		bytes_put(out, text, (size_t)snprintf(text, sizeof(text), "E%+lld", (long long)(left - point)));
+		bytes_put(out, text,
+			  (size_t)snprintf(text, sizeof(text), "E%+lld", (long long)(left - point)));
 	}
 	bytes_done(&digits);
 	return true;
@@ -313,7 +316,8 @@ static void put_small(uint64_t v, bool negative, struct bytes *out)
 		store_be64(raw + 1, -v);
 		raw[0] = v ? 0xff : 0;
 	}
-	while (from < 8 && ((raw[from] == 0 && !(raw[from + 1] & 0x80)) || (raw[from] == 0xff && raw[from + 1] & 0x80)))
+	while (from < 8 &&
+	       ((raw[from] == 0 && !(raw[from + 1] & 0x80)) || (raw[from] == 0xff && raw[from + 1] & 0x80)))
 		from++;
 	bytes_put(out, raw + from, 9 - from);
 }
@@ -422,7 +426,8 @@ bool number_parse_decimal(struct span text, struct bytes *out)
 	} else {
 		bytes_put(&digits, text.data, text.size);
 	}
-	scale = (dot ? text.data + text.size - dot - 1 : 0) - (exponent > INT32_MAX || exponent < INT32_MIN ? INT64_MAX / 2 : exponent);
+	scale = (dot ? text.data + text.size - dot - 1 : 0) -
+		(exponent > INT32_MAX || exponent < INT32_MIN ? INT64_MAX / 2 : exponent);
 	ok = scale <= INT32_MAX && scale >= INT32_MIN && all_digits(bytes_span(&digits));
 	if (ok) {
 		bytes_u32(out, (uint32_t)scale);

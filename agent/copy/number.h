@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbers between the protocol's bytes and text: integers of any size (two's complement, big endian), decimals (a scale of four
- * bytes and such an integer) and floating point numbers as Python writes them.
+ * Numbers between the protocol's bytes and text: integers of any size (two's complement, big endian),
+ * decimals (a scale of four bytes and such an integer) and floating point numbers as Python writes them.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,8 +19,8 @@ bool number_format_varint(struct span v, const char *group, struct bytes *out);
 /* As str(Decimal) of Python. False: malformed. */
 bool number_format_decimal(struct span v, struct bytes *out);
 /*
- * As cqlsh: `precision` digits behind the point; exponents only for very small and very large values; `point` instead of '.', and
- * `group` between groups of three digits.
+ * As cqlsh: `precision` digits behind the point; exponents only for very small and very large values; `point`
+ * instead of '.', and `group` between groups of three digits.
  */
 void number_format_float(double v, int precision, const char *point, const char *group, struct bytes *out);
 /* So that reading gives the same number again. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The options of COPY: those of cqlsh and CONNECTIONMODE, TEXTESCAPES. One table (options.c) holds names, defaults, limits and help
- * texts; flags, WITH clauses and sections of cqlshrc all go through options_set().
+ * The options of COPY: those of cqlsh and CONNECTIONMODE, TEXTESCAPES. One table (options.c) holds names,
+ * defaults, limits and help texts; flags, WITH clauses and sections of cqlshrc all go through options_set().
  */
 #pragma once
 #include <stdbool.h>
@@ -17,7 +17,8 @@
 
 struct copy_options {
 	/* both ways */
-	char delimiter[16], quote[16], escape[16], null[128], datetimeformat[128], boolstyle[128], decimalsep[16], thousandssep[16];
+	char delimiter[16], quote[16], escape[16], null[128], datetimeformat[128], boolstyle[128],
+	    decimalsep[16], thousandssep[16];
 	char ratefile[OPTION_PATH], configfile[OPTION_PATH], encoding[32], connectionmode[16];
 	int64_t maxattempts, numprocesses;
 	double reportfrequency;
@@ -26,8 +27,8 @@ struct copy_options {
 	int64_t pagesize, pagetimeout, maxrequests, maxoutputsize, floatprecision, doubleprecision;
 	char begintoken[32], endtoken[32];
 	/* COPY FROM */
-	int64_t chunksize, ingestrate, minbatchsize, maxbatchsize, maxrows, skiprows, maxparseerrors, maxinserterrors, ttl, requesttimeout,
-	    maxinflightmessages;
+	int64_t chunksize, ingestrate, minbatchsize, maxbatchsize, maxrows, skiprows, maxparseerrors,
+	    maxinserterrors, ttl, requesttimeout, maxinflightmessages;
 	char skipcols[2048], errfile[OPTION_PATH];
 	bool preparedstatements, textescapes;
 
@@ -61,7 +62,8 @@ extern const size_t copy_option_count;
 void options_init(struct copy_options *o);
 void options_done(struct copy_options *o);
 
-/* Sets one by name, in any case. 0, −ENOENT (no such option), −EINVAL; with a text that says what is allowed. */
+/* Sets one by name, in any case. 0, −ENOENT (no such option), −EINVAL; with a text that says what is allowed.
+ */
 int options_set(struct copy_options *o, const char *name, const char *value, struct error *error);
 
 /* Judges them together once all are set, and derives dialect, style, mode and tokens. 0 or −EINVAL. */
@@ -71,8 +73,9 @@ int options_finish(struct copy_options *o, struct error *error);
 struct option_list {
 	struct {
 		char *name, *value;
-	} *list;
+	} * list;
 	size_t count;
 };
-int option_list_add(struct option_list *l, const char *name, size_t name_size, const char *value, size_t value_size);
+int option_list_add(struct option_list *l, const char *name, size_t name_size, const char *value,
+		    size_t value_size);
 void option_list_done(struct option_list *l);

@@ -26,7 +26,8 @@ static int write_all(struct output *o, struct span data, struct error *error)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return error_set(error, -errno, "cannot write %s: %s", o->path ? o->path : "to standard output", strerror(errno));
+			return error_set(error, -errno, "cannot write %s: %s",
+					 o->path ? o->path : "to standard output", strerror(errno));
 		data = span_of(data.data + n, data.size - (size_t)n);
 		o->offset += (uint64_t)n;
 	}
@@ -42,14 +43,16 @@ static int begin_file(struct output *o, struct error *error)
 	} else {
 		o->fd = open(file_name(o, o->files, name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 		if (o->fd < 0)
-			return error_set(error, -errno, "Can't open '%s' for writing: %s", name, strerror(errno));
+			return error_set(error, -errno, "Can't open '%s' for writing: %s", name,
+					 strerror(errno));
 	}
 	o->files++;
 	o->offset = o->file_rows = 0;
 	return 0;
 }
 
-int output_open(struct output *o, const char *path, int64_t max_rows, struct bytes header, struct error *error)
+int output_open(struct output *o, const char *path, int64_t max_rows, struct bytes header,
+		struct error *error)
 {
 	int rc;
 
@@ -58,21 +61,29 @@ int output_open(struct output *o, const char *path, int64_t max_rows, struct byt
 	return rc < 0 ? rc : write_all(o, bytes_span(&o->header), error);
 }
 
-int output_resume(struct output *o, const char *path, int64_t max_rows, unsigned files, uint64_t offset, uint64_t file_rows,
-		  struct error *error)
+int output_resume(struct output *o, const char *path, int64_t max_rows, unsigned files, uint64_t offset,
+		  uint64_t file_rows, struct error *error)
 {
 	char name[PATH_MAX];
 	struct stat st;
 
-	*o = (struct output){.path = path, .fd = -1, .max_rows = max_rows, .files = files, .offset = offset, .file_rows = file_rows};
+	*o = (struct output){.path = path,
+			     .fd = -1,
+			     .max_rows = max_rows,
+			     .files = files,
+			     .offset = offset,
+			     .file_rows = file_rows};
 	if (files == 0)
-		return error_set(error, -EINVAL, "the progress file names no output file; start without --resume");
+		return error_set(error, -EINVAL,
+				 "the progress file names no output file; start without --resume");
 	file_name(o, files - 1, name);
 	o->fd = open(name, O_WRONLY | O_CLOEXEC);
 	if (o->fd < 0)
-		return error_set(error, -errno, "Can't open '%s' to go on with it: %s", name, strerror(errno));
+		return error_set(error, -errno, "Can't open '%s' to go on with it: %s", name,
+				 strerror(errno));
 	if (fstat(o->fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < offset)
-		return error_set(error, -EINVAL, "'%s' is shorter than the progress file says; start without --resume", name);
+		return error_set(error, -EINVAL,
+				 "'%s' is shorter than the progress file says; start without --resume", name);
 	if (ftruncate(o->fd, (off_t)offset) < 0 || lseek(o->fd, (off_t)offset, SEEK_SET) < 0)
 		return error_set(error, -errno, "cannot cut '%s': %s", name, strerror(errno));
 	return 0;

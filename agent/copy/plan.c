@@ -110,7 +110,8 @@ static int keep_types(struct preparing *w, struct span body)
 	walk = answer.result.count ? answer.result : answer.binds;
 	while (rc == 0 && column_next(&walk, &column) == 1)
 		for (unsigned i = 0; i < p->column_count && rc == 0; i++)
-			if (!p->types[i].kind && !p->types[i].parts && span_equal(column.name, span_text(p->columns[i])))
+			if (!p->types[i].kind && !p->types[i].parts &&
+			    span_equal(column.name, span_text(p->columns[i])))
 				rc = type_parse(column.option, &p->types[i]);
 	return rc < 0 ? error_set(w->error, rc, "the server describes a type that cannot be understood") : 0;
 }
@@ -121,7 +122,8 @@ static void on_changed(void *owner, struct channel *c, int error, const char *re
 
 	w->over = true;
 	if (error < 0)
-		w->rc = error_set(w->error, error, "%s: %s", w->plan->cluster.control_text, *reason ? reason : strerror(-error));
+		w->rc = error_set(w->error, error, "%s: %s", w->plan->cluster.control_text,
+				  *reason ? reason : strerror(-error));
 	else
 		w->rc = keep_types(w, channel_prepared_body(c));
 	if (error == 0)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What all threads of one COPY share: what is to be copied, how the cluster is reached, how far it has come, and why it stops.
+ * What all threads of one COPY share: what is to be copied, how the cluster is reached, how far it has come,
+ * and why it stops.
  *
- * The main thread owns it. Workers read what is const after the start, count in `progress`, and fail it by plan_fail().
+ * The main thread owns it. Workers read what is const after the start, count in `progress`, and fail it by
+ * plan_fail().
  */
 #pragma once
 #include <pthread.h>
@@ -41,9 +43,11 @@ struct plan {
 /* The first failure is kept; everybody winds up. */
 void plan_fail(struct plan *p, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Whether somebody wants an end (SIGINT, SIGTERM, SIGHUP, which are blocked): then the plan fails with −EINTR. */
+/* Whether somebody wants an end (SIGINT, SIGTERM, SIGHUP, which are blocked): then the plan fails with
+ * −EINTR. */
 void plan_check_signals(struct plan *p);
-/* Waits until something changes or `millis` have passed, and checks signals. The lock is not held by the caller. */
+/* Waits until something changes or `millis` have passed, and checks signals. The lock is not held by the
+ * caller. */
 void plan_wait(struct plan *p, unsigned millis);
 void plan_notify(struct plan *p);
 unsigned plan_live(struct plan *p);
@@ -51,5 +55,6 @@ unsigned plan_live(struct plan *p);
 /* "name" with quotes doubled, for a statement. */
 void plan_put_name(struct bytes *to, const char *name);
 
-/* Asks a node for the types of the columns by preparing the statement, and keeps them. 0 or −errno with the server's own words. */
+/* Asks a node for the types of the columns by preparing the statement, and keeps them. 0 or −errno with the
+ * server's own words. */
 int plan_prepare(struct plan *p, struct error *error);

@@ -9,7 +9,8 @@
 
 void progress_init(struct progress *p, FILE *out, double every, const char *ratefile, uint64_t now_ns)
 {
-	*p = (struct progress){.out = out, .every = every, .ratefile = ratefile, .begin_ns = now_ns, .last_ns = now_ns};
+	*p = (struct progress){
+	    .out = out, .every = every, .ratefile = ratefile, .begin_ns = now_ns, .last_ns = now_ns};
 	p->terminal = out && isatty(fileno(out));
 	if (!p->terminal && every < LOG_EVERY && !*ratefile)
 		p->every = LOG_EVERY;
@@ -33,7 +34,8 @@ static void put_bar(const struct progress *p)
 void progress_report(struct progress *p, uint64_t now_ns, bool last)
 {
 	uint64_t rows = atomic_load(&p->rows);
-	double passed = (double)(now_ns - p->last_ns) / 1e9, all = (double)(now_ns - p->begin_ns) / 1e9, now_rate;
+	double passed = (double)(now_ns - p->last_ns) / 1e9, all = (double)(now_ns - p->begin_ns) / 1e9,
+	       now_rate;
 	char line[160];
 	FILE *file;
 
@@ -46,8 +48,8 @@ void progress_report(struct progress *p, uint64_t now_ns, bool last)
 	}
 	p->last_ns = now_ns;
 	p->last_rows = rows;
-	snprintf(line, sizeof(line), "Processed: %llu rows; Rate: %7.0f rows/s; Avg. rate: %7.0f rows/s", (unsigned long long)rows,
-		 p->rate, all > 1e-9 ? (double)rows / all : 0.0);
+	snprintf(line, sizeof(line), "Processed: %llu rows; Rate: %7.0f rows/s; Avg. rate: %7.0f rows/s",
+		 (unsigned long long)rows, p->rate, all > 1e-9 ? (double)rows / all : 0.0);
 	if (p->out) {
 		fputs(line, p->out);
 		if (p->terminal)
@@ -73,7 +75,8 @@ const char *progress_span(double seconds, char *text, size_t size)
 	for (size_t i = 0; i < 3; i++) {
 		n = whole / units[i].seconds;
 		if (n && at < size)
-			at += (size_t)snprintf(text + at, size - at, "%lu %s%s%s", n, units[i].name, n > 1 ? "s" : "", i < 2 ? ", " : " and ");
+			at += (size_t)snprintf(text + at, size - at, "%lu %s%s%s", n, units[i].name,
+					       n > 1 ? "s" : "", i < 2 ? ", " : " and ");
 		whole -= n * units[i].seconds;
 		seconds -= (double)n * units[i].seconds;
 	}

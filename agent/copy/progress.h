@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a person sees while rows are copied, in cqlsh's words; on a terminal with a bar, in a log as plain lines.
+ * What a person sees while rows are copied, in cqlsh's words; on a terminal with a bar, in a log as plain
+ * lines.
  */
 #pragma once
 #include <stdatomic.h>

@@ -15,7 +15,7 @@
 
 #include "copy/export_priv.h"
 
-#define RANGES_MIN 64	/* enough for all threads to be busy to the end, also with one token */
+#define RANGES_MIN 64 /* enough for all threads to be busy to the end, also with one token */
 #define RANGES_MAX (1u << 20)
 
 static char *hex_of(struct span s)
@@ -49,10 +49,12 @@ static json_t *identity(const struct plan *p)
 
 	for (unsigned i = 0; i < p->column_count; i++)
 		json_array_append_new(columns, json_string(p->columns[i]));
-	return json_pack("{s:s, s:s, s:s, s:o, s:[s,s,s,s,s,s,s,s,s,s], s:[b,I,I,I]}", "copy", "to", "keyspace", p->keyspace, "table", p->table,
-			 "columns", columns, "texts", o->delimiter, o->quote, o->escape, o->null, o->datetimeformat, o->boolstyle,
-			 o->decimalsep, o->thousandssep, o->begintoken, o->endtoken, "numbers", o->header, (json_int_t)o->floatprecision,
-			 (json_int_t)o->doubleprecision, (json_int_t)o->maxoutputsize);
+	return json_pack("{s:s, s:s, s:s, s:o, s:[s,s,s,s,s,s,s,s,s,s], s:[b,I,I,I]}", "copy", "to",
+			 "keyspace", p->keyspace, "table", p->table, "columns", columns, "texts",
+			 o->delimiter, o->quote, o->escape, o->null, o->datetimeformat, o->boolstyle,
+			 o->decimalsep, o->thousandssep, o->begintoken, o->endtoken, "numbers", o->header,
+			 (json_int_t)o->floatprecision, (json_int_t)o->doubleprecision,
+			 (json_int_t)o->maxoutputsize);
 }
 
 static int from_ring(struct export *e, struct error *error)
@@ -63,15 +65,18 @@ static int from_ring(struct export *e, struct error *error)
 	unsigned count = 1;
 
 	if (p->cluster.ring.hashed) {
-		ranges = ring_ranges(&p->cluster.ring, RANGES_MIN, o->has_begin ? &o->begin : NULL, o->has_end ? &o->end : NULL, &count);
+		ranges = ring_ranges(&p->cluster.ring, RANGES_MIN, o->has_begin ? &o->begin : NULL,
+				     o->has_end ? &o->end : NULL, &count);
 		if (!ranges)
 			return error_set(error, -ENOMEM, "out of memory");
 	} else if (o->has_begin || o->has_end) {
-		return error_set(error, -ENOTSUP, "BEGINTOKEN and ENDTOKEN need a cluster with Murmur3Partitioner");
+		return error_set(error, -ENOTSUP,
+				 "BEGINTOKEN and ENDTOKEN need a cluster with Murmur3Partitioner");
 	}
 	if (count == 0)
-		return error_set(error, -EINVAL, "Found no ranges to query, check begin and end tokens: %s - %s", o->begintoken,
-				 o->endtoken);
+		return error_set(error, -EINVAL,
+				 "Found no ranges to query, check begin and end tokens: %s - %s",
+				 o->begintoken, o->endtoken);
 	e->ranges = calloc(count, sizeof(*e->ranges));
 	for (unsigned i = 0; e->ranges && i < count; i++)
 		e->ranges[i].range = ranges[i];
@@ -86,7 +91,8 @@ static int take_range(struct export *e, json_t *item, struct range_state *ret)
 	json_int_t begin, end, written;
 	const char *paging;
 
-	if (json_unpack(item, "{s:I, s:I, s:s, s:I}", "begin", &begin, "end", &end, "paging", &paging, "written", &written) < 0)
+	if (json_unpack(item, "{s:I, s:I, s:s, s:I}", "begin", &begin, "end", &end, "paging", &paging,
+			"written", &written) < 0)
 		return -EINVAL;
 	ret->range = (struct token_range){.begin = begin, .end = end};
 	if (e->plan->cluster.ring.token_count)
@@ -98,22 +104,25 @@ static int take_range(struct export *e, json_t *item, struct range_state *ret)
 static int from_file(struct export *e, const struct export_request *request, struct error *error)
 {
 	json_error_t where;
-	json_t *root = json_load_file(request->progress, 0, &where), *same = identity(e->plan), *key, *ranges = NULL;
+	json_t *root = json_load_file(request->progress, 0, &where), *same = identity(e->plan), *key,
+	       *ranges = NULL;
 	json_int_t files, offset, file_rows, rows;
 	const char *name;
 	int rc = 0;
 
 	if (!root) {
-		rc = error_set(error, -ENOENT, "there is nothing to resume: %s: %s", request->progress, where.text);
+		rc = error_set(error, -ENOENT, "there is nothing to resume: %s: %s", request->progress,
+			       where.text);
 		goto out;
 	}
-	json_object_foreach(same, name, key)
-		if (!json_equal(key, json_object_get(root, name))) {
-			rc = error_set(error, -EINVAL, "%s belongs to another copy: its \"%s\" differ", request->progress, name);
-			goto out;
-		}
-	if (json_unpack(root, "{s:I, s:I, s:I, s:I, s:o}", "files", &files, "offset", &offset, "fileRows", &file_rows, "rows", &rows, "ranges",
-			&ranges) < 0 ||
+	json_object_foreach(same, name, key) if (!json_equal(key, json_object_get(root, name)))
+	{
+		rc = error_set(error, -EINVAL, "%s belongs to another copy: its \"%s\" differ",
+			       request->progress, name);
+		goto out;
+	}
+	if (json_unpack(root, "{s:I, s:I, s:I, s:I, s:o}", "files", &files, "offset", &offset, "fileRows",
+			&file_rows, "rows", &rows, "ranges", &ranges) < 0 ||
 	    !json_is_array(ranges) || json_array_size(ranges) > RANGES_MAX) {
 		rc = error_set(error, -EINVAL, "%s is damaged; start without --resume", request->progress);
 		goto out;
@@ -126,10 +135,11 @@ static int from_file(struct export *e, const struct export_request *request, str
 	}
 	for (unsigned i = 0; i < e->range_count && rc == 0; i++)
 		if (take_range(e, json_array_get(ranges, i), &e->ranges[i]) < 0)
-			rc = error_set(error, -EINVAL, "%s is damaged; start without --resume", request->progress);
+			rc = error_set(error, -EINVAL, "%s is damaged; start without --resume",
+				       request->progress);
 	if (rc == 0)
-		rc = output_resume(&e->output, request->file, e->plan->options->maxoutputsize, (unsigned)files, (uint64_t)offset,
-				   (uint64_t)file_rows, error);
+		rc = output_resume(&e->output, request->file, e->plan->options->maxoutputsize,
+				   (unsigned)files, (uint64_t)offset, (uint64_t)file_rows, error);
 	if (rc == 0)
 		atomic_store(&e->plan->progress.rows, (uint64_t)rows);
 out:
@@ -138,7 +148,8 @@ out:
 	return rc;
 }
 
-/* A step through all ranges that visits each once and neighbours far apart, so that threads meet on different nodes. */
+/* A step through all ranges that visits each once and neighbours far apart, so that threads meet on different
+ * nodes. */
 static unsigned stride_for(unsigned count)
 {
 	unsigned stride = (unsigned)((uint64_t)count * 618 / 1000) | 1, a, b, rest;
@@ -181,9 +192,10 @@ static json_t *snapshot(struct export *e)
 		if (r->done)
 			continue;
 		paging = hex_of(bytes_span(&r->paging));
-		json_array_append_new(ranges, json_pack("{s:I, s:I, s:s, s:I}", "begin", (json_int_t)r->range.begin, "end",
-							(json_int_t)r->range.end, "paging", paging ? paging : "", "written",
-							(json_int_t)r->written));
+		json_array_append_new(ranges,
+				      json_pack("{s:I, s:I, s:s, s:I}", "begin", (json_int_t)r->range.begin,
+						"end", (json_int_t)r->range.end, "paging",
+						paging ? paging : "", "written", (json_int_t)r->written));
 		free(paging);
 	}
 	json_object_set_new(root, "files", json_integer((json_int_t)e->output.files));
@@ -203,9 +215,10 @@ int ranges_save(struct export *e, const char *path, struct error *error)
 
 	snprintf(beside, sizeof(beside), "%s.new", path);
 	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	/* What the file says about the output has to be true after a power failure as well. (A pipe cannot be synced.) */
-	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 || (fdatasync(e->output.fd) < 0 && errno != EINVAL) || fdatasync(fd) < 0 ||
-	    rename(beside, path) < 0)
+	/* What the file says about the output has to be true after a power failure as well. (A pipe cannot be
+	 * synced.) */
+	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 ||
+	    (fdatasync(e->output.fd) < 0 && errno != EINVAL) || fdatasync(fd) < 0 || rename(beside, path) < 0)
 		rc = error_set(error, errno ? -errno : -EIO, "cannot write %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);

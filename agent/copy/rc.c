@@ -7,7 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
-static int add(struct rc *rc, const char *section, const char *key, size_t key_size, const char *value, size_t value_size)
+static int add(struct rc *rc, const char *section, const char *key, size_t key_size, const char *value,
+	       size_t value_size)
 {
 	struct rc_entry *grown = realloc(rc->entries, (rc->count + 1) * sizeof(*grown)), *e;
 
@@ -92,7 +93,9 @@ int rc_parse(struct rc *ret, const char *name, const char *text, size_t size, st
 			rc_done(&rc);
 			if (code == -ENOMEM)
 				return error_set(error, code, "out of memory");
-			return error_set(error, code, "%s:%u: neither [section] nor \"key = value\" in a section", name, number);
+			return error_set(error, code,
+					 "%s:%u: neither [section] nor \"key = value\" in a section", name,
+					 number);
 		}
 		at = line_end + 1;
 	}

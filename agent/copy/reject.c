@@ -45,7 +45,8 @@ static FILE *open_private(const char *path)
 	return fd < 0 ? NULL : fdopen(fd, "a");
 }
 
-static bool write_row(struct rejects *r, const struct input_row *row, const char *where, const char *reason, int reason_size)
+static bool write_row(struct rejects *r, const struct input_row *row, const char *where, const char *reason,
+		      int reason_size)
 {
 	if (!r->rows)
 		r->rows = open_private(r->path);
@@ -56,8 +57,8 @@ static bool write_row(struct rejects *r, const struct input_row *row, const char
 	fwrite(row->data.data, 1, row->data.size, r->rows);
 	if (!row->data.size || row->data.data[row->data.size - 1] != '\n')
 		fputs("\r\n", r->rows);
-	fprintf(r->reasons, "row %llu, line %llu of %s: %.*s\n", (unsigned long long)row->row, (unsigned long long)row->line, where,
-		reason_size, reason);
+	fprintf(r->reasons, "row %llu, line %llu of %s: %.*s\n", (unsigned long long)row->row,
+		(unsigned long long)row->line, where, reason_size, reason);
 	return !ferror(r->rows) && !ferror(r->reasons);
 }
 
@@ -66,12 +67,15 @@ static void judge(struct rejects *r)
 	const struct copy_options *o = r->plan->options;
 
 	if (o->maxparseerrors >= 0 && r->parse_errors > (uint64_t)o->maxparseerrors)
-		plan_fail(r->plan, -ECANCELED, "Exceeded maximum number of parse errors %lld", (long long)o->maxparseerrors);
+		plan_fail(r->plan, -ECANCELED, "Exceeded maximum number of parse errors %lld",
+			  (long long)o->maxparseerrors);
 	if (o->maxinserterrors >= 0 && r->insert_errors > (uint64_t)o->maxinserterrors)
-		plan_fail(r->plan, -ECANCELED, "Exceeded maximum number of insert errors %lld", (long long)o->maxinserterrors);
+		plan_fail(r->plan, -ECANCELED, "Exceeded maximum number of insert errors %lld",
+			  (long long)o->maxinserterrors);
 }
 
-void rejects_add(struct rejects *r, const struct input_row *row, bool insert, unsigned attempts, const char *reason, int reason_size)
+void rejects_add(struct rejects *r, const struct input_row *row, bool insert, unsigned attempts,
+		 const char *reason, int reason_size)
 {
 	const char *where = r->files[row->file] ? r->files[row->file] : "standard input";
 	uint64_t count;
@@ -82,8 +86,9 @@ void rejects_add(struct rejects *r, const struct input_row *row, bool insert, un
 	*(insert ? &r->insert_errors : &r->parse_errors) += 1;
 	written = write_row(r, row, where, reason, reason_size);
 	if (count < TOLD_MAX) {
-		fprintf(stderr, "Failed to import 1 rows: row %llu, line %llu of %s: %.*s,  given up ", (unsigned long long)row->row,
-			(unsigned long long)row->line, where, reason_size, reason);
+		fprintf(stderr, "Failed to import 1 rows: row %llu, line %llu of %s: %.*s,  given up ",
+			(unsigned long long)row->row, (unsigned long long)row->line, where, reason_size,
+			reason);
 		if (insert)
 			fprintf(stderr, "after %u attempts\n", attempts);
 		else
@@ -113,5 +118,7 @@ int rejects_close(struct rejects *r, struct error *error)
 
 	r->rows = r->reasons = NULL;
 	pthread_mutex_destroy(&r->lock);
-	return failed ? error_set(error, -EIO, "rejected rows cannot be kept in %s: %s", r->path, strerror(errno)) : 0;
+	return failed ? error_set(error, -EIO, "rejected rows cannot be kept in %s: %s", r->path,
+				  strerror(errno))
+		      : 0;
 }

@@ -37,7 +37,8 @@ int ring_add_token(struct ring *r, unsigned node, int64_t token)
 	if (r->token_count == RING_TOKENS_MAX)
 		return -ENOSPC;
 	if ((r->token_count & (r->token_count - 1)) == 0) {
-		struct ring_token *grown = realloc(r->tokens, (r->token_count ? 2 * r->token_count : 1) * sizeof(*grown));
+		struct ring_token *grown =
+		    realloc(r->tokens, (r->token_count ? 2 * r->token_count : 1) * sizeof(*grown));
 
 		if (!grown)
 			return -ENOMEM;
@@ -95,7 +96,8 @@ static unsigned count_racks(const struct ring *r)
 }
 
 /* A rack gets its second replica only when each rack has one. */
-static void replicas_by_rack(const struct ring *r, unsigned from, unsigned factor, unsigned racks, struct ring_replicas *ret)
+static void replicas_by_rack(const struct ring *r, unsigned from, unsigned factor, unsigned racks,
+			     struct ring_replicas *ret)
 {
 	struct ring_replicas later = {0};
 	unsigned seen = 0;
@@ -183,7 +185,8 @@ static void add_pieces(struct range_list *l, int64_t begin, int64_t end, uint32_
 	}
 }
 
-struct token_range *ring_ranges(const struct ring *r, unsigned least, const int64_t *begin, const int64_t *end, unsigned *ret_count)
+struct token_range *ring_ranges(const struct ring *r, unsigned least, const int64_t *begin,
+				const int64_t *end, unsigned *ret_count)
 {
 	unsigned tokens = r->token_count ? r->token_count : 1, pieces = least / tokens + 1;
 	int64_t low = begin ? *begin : INT64_MIN, high = end ? *end : INT64_MAX, from = INT64_MIN;
@@ -194,7 +197,8 @@ struct token_range *ring_ranges(const struct ring *r, unsigned least, const int6
 	for (unsigned i = 0; i <= r->token_count; i++) {
 		int64_t to = i < r->token_count ? r->tokens[i].token : INT64_MAX;
 
-		add_pieces(&l, from > low ? from : low, to < high ? to : high, i < r->token_count ? i : 0, pieces);
+		add_pieces(&l, from > low ? from : low, to < high ? to : high, i < r->token_count ? i : 0,
+			   pieces);
 		from = to;
 	}
 	*ret_count = l.count;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ring: who owns which tokens, and which nodes hold replicas of a range in the data center that we speak to. Pure.
+ * The ring: who owns which tokens, and which nodes hold replicas of a range in the data center that we speak
+ * to. Pure.
  *
  * Range i holds the tokens above token i−1 up to token i; range 0 also those above the last one.
  */
@@ -49,8 +50,8 @@ int ring_add_node(struct ring *r, const struct addr *addr, const char *dc, const
 int ring_add_token(struct ring *r, unsigned node, int64_t token);
 
 /*
- * Sorts the tokens and works out the replicas. `factor`: of the whole cluster (RING_SIMPLE) or of the local data center
- * (RING_TOPOLOGY: distinct racks first). RING_LOCAL: node 0 holds everything. 0 or −ENOMEM.
+ * Sorts the tokens and works out the replicas. `factor`: of the whole cluster (RING_SIMPLE) or of the local
+ * data center (RING_TOPOLOGY: distinct racks first). RING_LOCAL: node 0 holds everything. 0 or −ENOMEM.
  */
 int ring_finish(struct ring *r, enum ring_strategy strategy, unsigned factor);
 
@@ -64,7 +65,8 @@ struct token_range {
 };
 
 /*
- * The ring cut into ranges, in order, at least `least` of them where the tokens allow, within (begin, end] where these are given.
- * malloc'ed; NULL: out of memory.
+ * The ring cut into ranges, in order, at least `least` of them where the tokens allow, within (begin, end]
+ * where these are given. malloc'ed; NULL: out of memory.
  */
-struct token_range *ring_ranges(const struct ring *r, unsigned least, const int64_t *begin, const int64_t *end, unsigned *ret_count);
+struct token_range *ring_ranges(const struct ring *r, unsigned least, const int64_t *begin,
+				const int64_t *end, unsigned *ret_count);

@@ -55,7 +55,8 @@ void routes_failed(struct routes *r, unsigned node, int cause)
 	if (say.warn)
 		fprintf(stderr, "%s\n", mode_warning);
 	if (say.audit)
-		fprintf(stderr, "[INFO] %s\n", mode_audit("COPY", n->text, r->cluster->control_text, text, sizeof(text)));
+		fprintf(stderr, "[INFO] %s\n",
+			mode_audit("COPY", n->text, r->cluster->control_text, text, sizeof(text)));
 }
 
 /* ------------------------------------------------------------- before work begins */
@@ -91,7 +92,8 @@ static int judge_direct(const struct routes *r, const struct attempt *attempts, 
 		for (unsigned k = 0; k < list->count; k++)
 			reached |= attempts[list->nodes[k]].result == 0;
 		if (!reached)
-			return mode_error(error, ring->nodes[list->nodes[0]].text, attempts[list->nodes[0]].result);
+			return mode_error(error, ring->nodes[list->nodes[0]].text,
+					  attempts[list->nodes[0]].result);
 	}
 	return 0;
 }

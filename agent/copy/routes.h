@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which way to each replica, shared by all threads: the connection mode's verdicts behind a lock, and what is said about them on
- * standard error, once.
+ * Which way to each replica, shared by all threads: the connection mode's verdicts behind a lock, and what is
+ * said about them on standard error, once.
  */
 #pragma once
 #include <pthread.h>
@@ -19,9 +19,9 @@ void routes_init(struct routes *r, const struct cluster *cluster, enum connectio
 void routes_done(struct routes *r);
 
 /*
- * Dials each node of the local data center once, all at the same time, so that what is unreachable costs one time-out and is known
- * before work begins. In proxy mode nothing is dialled, and the note is given. direct: −errno with the document's error when
- * a range of the ring has no replica that can be reached.
+ * Dials each node of the local data center once, all at the same time, so that what is unreachable costs one
+ * time-out and is known before work begins. In proxy mode nothing is dialled, and the note is given. direct:
+ * −errno with the document's error when a range of the ring has no replica that can be reached.
  */
 int routes_explore(struct routes *r, unsigned timeout_ms, struct error *error);
 

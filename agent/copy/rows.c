@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-/* From the rows of a chunk to values: fields are split, parsed and checked, and the partition key tells where the row belongs. */
+/* From the rows of a chunk to values: fields are split, parsed and checked, and the partition key tells where
+ * the row belongs. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "copy/import_priv.h"
 #include "copy/token.h"
 
-static void reject(struct import_worker *w, struct chunk *c, struct chunk_row *row, const char *reason, int size)
+static void reject(struct import_worker *w, struct chunk *c, struct chunk_row *row, const char *reason,
+		   int size)
 {
 	struct import *im = w->import;
-	struct input_row r = {.data = span_of(c->data.data + row->at, row->size), .row = row->row, .line = row->line, .file = row->file};
+	struct input_row r = {.data = span_of(c->data.data + row->at, row->size),
+			      .row = row->row,
+			      .line = row->line,
+			      .file = row->file};
 
 	rejects_add(&im->rejects, &r, false, 1, reason, size);
 }
@@ -28,9 +33,11 @@ static bool parse_values(struct import_worker *w, struct bytes *out, char *text,
 		const char *wrong;
 
 		if (im->bind_key[i] && value_is_null(style, field)) {
-			snprintf(text, size, "Cannot insert null value for primary key column '%s'.%s", p->columns[column],
+			snprintf(text, size, "Cannot insert null value for primary key column '%s'.%s",
+				 p->columns[column],
 				 style->null.size ? ""
-						  : " If you want to insert empty strings, consider using the WITH NULL=<marker> option for COPY.");
+						  : " If you want to insert empty strings, consider using "
+						    "the WITH NULL=<marker> option for COPY.");
 			return false;
 		}
 		wrong = value_parse(style, &p->types[column], field, out);
@@ -95,7 +102,9 @@ static bool put_text(struct import_worker *w, struct chunk *c, struct chunk_row 
 	for (unsigned i = 0; i < p->column_count && ok; i++) {
 		if (i)
 			bytes_text(&text, ", ");
-		ok = value_format_literal(&p->types[i], cell_at(span_of(c->values.data + row->values_at, row->values_size), i), &text);
+		ok = value_format_literal(
+		    &p->types[i], cell_at(span_of(c->values.data + row->values_at, row->values_size), i),
+		    &text);
 	}
 	bytes_u8(&text, ')');
 	if (p->options->ttl >= 0) {
@@ -126,7 +135,8 @@ static bool parse_row(struct import_worker *w, struct chunk *c, struct chunk_row
 	fields = csv_split(&p->options->dialect, w->scratch.data, row->size, w->fields, im->field_count);
 	if (fields != im->field_count) {
 		reject(w, c, row, reason,
-		       snprintf(reason, sizeof(reason), "Invalid row length %u should be %u", fields, im->field_count));
+		       snprintf(reason, sizeof(reason), "Invalid row length %u should be %u", fields,
+				im->field_count));
 		return false;
 	}
 	row->values_at = c->values.size;
@@ -136,9 +146,11 @@ static bool parse_row(struct import_worker *w, struct chunk *c, struct chunk_row
 		return false;
 	}
 	row->values_size = c->values.size - row->values_at;
-	row->place = p->cluster.ring.token_count
-			 ? ring_find(&p->cluster.ring, token_of_row(w, span_of(c->values.data + row->values_at, row->values_size)))
-			 : 0;
+	row->place =
+	    p->cluster.ring.token_count
+		? ring_find(&p->cluster.ring,
+			    token_of_row(w, span_of(c->values.data + row->values_at, row->values_size)))
+		: 0;
 	if (!p->options->preparedstatements && !p->counters && !put_text(w, c, row)) {
 		reject(w, c, row, "a value that cannot be written as text", 38);
 		return false;
@@ -153,7 +165,8 @@ static int by_place(const void *a, const void *b, void *rows)
 
 	if (x->place != y->place)
 		return x->place < y->place ? -1 : 1;
-	return (x->row > y->row) - (x->row < y->row); /* the file's order: of two rows with one key the later wins */
+	return (x->row > y->row) -
+	       (x->row < y->row); /* the file's order: of two rows with one key the later wins */
 }
 
 unsigned rows_parse_chunk(struct import_worker *w, struct chunk *c)

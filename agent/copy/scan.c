@@ -49,7 +49,8 @@ static int scan_start(struct lane_request *lane, struct channel *c)
 	bytes_u16(&b, (uint16_t)id.size);
 	bytes_put(&b, id.data, id.size);
 	bytes_u16(&b, p->consistency);
-	bytes_u8(&b, (uint8_t)(QUERY_SKIP_METADATA | QUERY_PAGE_SIZE | (p->cluster.ring.hashed ? QUERY_VALUES : 0) |
+	bytes_u8(&b, (uint8_t)(QUERY_SKIP_METADATA | QUERY_PAGE_SIZE |
+			       (p->cluster.ring.hashed ? QUERY_VALUES : 0) |
 			       (paging.size ? QUERY_PAGING_STATE : 0)));
 	if (p->cluster.ring.hashed) {
 		bytes_u16(&b, 2);
@@ -67,7 +68,9 @@ static int scan_start(struct lane_request *lane, struct channel *c)
 		bytes_done(&b);
 		return -ENOMEM;
 	}
-	frame_header_write(b.data, &(struct frame_header){.version = 4, .opcode = OP_EXECUTE, .length = (uint32_t)b.size - FRAME_HEADER_SIZE});
+	frame_header_write(b.data, &(struct frame_header){.version = 4,
+							  .opcode = OP_EXECUTE,
+							  .length = (uint32_t)b.size - FRAME_HEADER_SIZE});
 	s->in_rows = false;
 	s->skip = s->range->written;
 	s->out.size = 0;
@@ -83,7 +86,8 @@ static void scan_submit(struct scan *s)
 	const struct ring *ring = &s->owner->worker.plan->cluster.ring;
 
 	s->state = SCAN_ASKED;
-	s->lane.replicas = ring->token_count ? ring->replicas[s->range->range.place] : (struct ring_replicas){0};
+	s->lane.replicas =
+	    ring->token_count ? ring->replicas[s->range->range.place] : (struct ring_replicas){0};
 	lanes_submit(s->owner->worker.lanes, &s->lane);
 }
 
@@ -104,16 +108,17 @@ static void scan_retry(struct scan *s, bool permanent, const char *reason, int s
 
 	s->attempts++;
 	if (!permanent && s->attempts < (unsigned)p->options->maxattempts && !atomic_load(&p->stop)) {
-		fprintf(stderr, "Error for (%lld, %lld]: %.*s (will try again later attempt %u of %lld)\n", (long long)r->begin,
-			(long long)r->end, size, reason, s->attempts, (long long)p->options->maxattempts);
+		fprintf(stderr, "Error for (%lld, %lld]: %.*s (will try again later attempt %u of %lld)\n",
+			(long long)r->begin, (long long)r->end, size, reason, s->attempts,
+			(long long)p->options->maxattempts);
 		s->state = SCAN_WAITING;
 		s->lane.turn++;
 		s->retry_ns = clock_now_ns() + (BACKOFF_NS << (s->attempts < 6 ? s->attempts - 1 : 5));
 		return;
 	}
 	if (!atomic_load(&p->stop))
-		fprintf(stderr, "Error for (%lld, %lld]: %.*s (permanently given up after %u attempts)\n", (long long)r->begin,
-			(long long)r->end, size, reason, s->attempts);
+		fprintf(stderr, "Error for (%lld, %lld]: %.*s (permanently given up after %u attempts)\n",
+			(long long)r->begin, (long long)r->end, size, reason, s->attempts);
 	atomic_fetch_add(&e->failed, 1);
 	scan_idle(s);
 }
@@ -181,7 +186,8 @@ static bool is_plain(const struct export *e, const struct type *t)
 	}
 }
 
-/* Formats the row at the front of *body if it is whole. 1 = done, 0 = more bytes are needed, −EBADMSG: column *ret_bad is malformed. */
+/* Formats the row at the front of *body if it is whole. 1 = done, 0 = more bytes are needed, −EBADMSG: column
+ * *ret_bad is malformed. */
 static int take_row(struct scan *s, struct span *body, unsigned *ret_bad)
 {
 	const struct export *e = s->owner->export;
@@ -262,7 +268,8 @@ static void give_up(struct scan *s, unsigned column)
 	const struct plan *p = s->owner->worker.plan;
 	char text[400];
 
-	snprintf(text, sizeof(text), "column %s holds bytes that are no %s", p->columns[column], type_name(&p->types[column]));
+	snprintf(text, sizeof(text), "column %s holds bytes that are no %s", p->columns[column],
+		 type_name(&p->types[column]));
 	scan_retry(s, true, text, (int)strlen(text));
 }
 
@@ -307,10 +314,12 @@ static void take_error(struct scan *s, struct span body)
 		return;
 	}
 	permanent = e.code >= 0x2000 && e.code != CQL_UNPREPARED;
-	scan_retry(s, permanent, (const char *)e.message.data, (int)(e.message.size < 300 ? e.message.size : 300));
+	scan_retry(s, permanent, (const char *)e.message.data,
+		   (int)(e.message.size < 300 ? e.message.size : 300));
 }
 
-static ssize_t on_answer(struct channel_request *r, const struct frame_header *head, struct span body, bool whole)
+static ssize_t on_answer(struct channel_request *r, const struct frame_header *head, struct span body,
+			 bool whole)
 {
 	struct scan *s = scan_of(r);
 	int64_t skip = 0;
@@ -347,8 +356,10 @@ int scans_make(struct export_worker *w, struct export *e)
 	if (!w->scans)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++)
-		w->scans[i] = (struct scan){
-		    .lane = {.request = {.answer = on_answer, .failed = on_failed}, .start = scan_start, .turn = i}, .owner = w};
+		w->scans[i] = (struct scan){.lane = {.request = {.answer = on_answer, .failed = on_failed},
+						     .start = scan_start,
+						     .turn = i},
+					    .owner = w};
 	return 0;
 }
 

@@ -52,7 +52,8 @@ static int read_credentials(struct copy_settings *s, const char *given, struct e
 	if (st.st_uid != geteuid() || st.st_mode & (S_IRWXG | S_IRWXO)) {
 		if (given)
 			return error_set(error, -EPERM, "%s can be read by others: chmod 600 %s", full, full);
-		fprintf(stderr, "Warning: %s is not used, since others can read it: chmod 600 %s\n", full, full);
+		fprintf(stderr, "Warning: %s is not used, since others can read it: chmod 600 %s\n", full,
+			full);
 		return 0;
 	}
 	return rc_read(&s->credentials, full, error);
@@ -65,7 +66,8 @@ static const char *first_of(const char *a, const char *b, const char *c)
 	return a ? a : b && *b ? b : c;
 }
 
-static int read_number(const char *name, const char *text, unsigned long max, unsigned long *ret, struct error *error)
+static int read_number(const char *name, const char *text, unsigned long max, unsigned long *ret,
+		       struct error *error)
 {
 	char *end;
 
@@ -73,7 +75,8 @@ static int read_number(const char *name, const char *text, unsigned long max, un
 		return 0;
 	*ret = strtoul(text, &end, 10);
 	if (!*text || *end || *ret == 0 || *ret > max)
-		return error_set(error, -EINVAL, "Invalid %s: %s. Must be a number from 1 to %lu", name, text, max);
+		return error_set(error, -EINVAL, "Invalid %s: %s. Must be a number from 1 to %lu", name, text,
+				 max);
 	return 0;
 }
 
@@ -99,7 +102,8 @@ static int read_consistency(struct copy_settings *s, const char *name, struct er
 			return 0;
 		}
 	return name ? error_set(error, -EINVAL,
-				"Invalid consistency: %s. Must be ONE, TWO, THREE, QUORUM, ALL, LOCAL_QUORUM, EACH_QUORUM, LOCAL_ONE or ANY",
+				"Invalid consistency: %s. Must be ONE, TWO, THREE, QUORUM, ALL, "
+				"LOCAL_QUORUM, EACH_QUORUM, LOCAL_ONE or ANY",
 				name)
 		    : 0;
 }
@@ -111,16 +115,21 @@ static int read_login(struct copy_settings *s, const struct copy_request *r, str
 	unsigned long seconds = r->connect_seconds ? r->connect_seconds : DEFAULT_CONNECT_SECONDS;
 	int rc = 0;
 
-	if (r->ssl || (ssl && (!strcasecmp(ssl, "true") || !strcmp(ssl, "1") || !strcasecmp(ssl, "yes") || !strcasecmp(ssl, "on"))))
+	if (r->ssl || (ssl && (!strcasecmp(ssl, "true") || !strcmp(ssl, "1") || !strcasecmp(ssl, "yes") ||
+			       !strcasecmp(ssl, "on"))))
 		return error_set(error, -ENOTSUP,
-				 "copy does not speak TLS: nothing was sent. A tunnel (ssh, stunnel) to the cluster can, with CONNECTIONMODE='proxy'");
+				 "copy does not speak TLS: nothing was sent. A tunnel (ssh, stunnel) to the "
+				 "cluster can, with CONNECTIONMODE='proxy'");
 	s->login.host = first_of(r->host, getenv("CQLSH_HOST"), rc_get(&s->rc, "connection", "hostname"));
 	if (!s->login.host)
 		s->login.host = "127.0.0.1";
 	if (!r->port)
-		rc = read_number("port", first_of(NULL, getenv("CQLSH_PORT"), rc_get(&s->rc, "connection", "port")), 65535, &port, error);
+		rc = read_number("port",
+				 first_of(NULL, getenv("CQLSH_PORT"), rc_get(&s->rc, "connection", "port")),
+				 65535, &port, error);
 	if (rc == 0 && !r->connect_seconds)
-		rc = read_number("connection timeout", rc_get(&s->rc, "connection", "timeout"), 3600, &seconds, error);
+		rc = read_number("connection timeout", rc_get(&s->rc, "connection", "timeout"), 3600,
+				 &seconds, error);
 	s->login.port = (uint16_t)port;
 	s->login.connect_ms = (unsigned)seconds * 1000;
 	s->login.username = first_of(r->username, rc_get(&s->credentials, "plain_text_auth", "username"),
@@ -141,7 +150,8 @@ static const char *listed(const struct option_list *l, const char *name)
 	return NULL;
 }
 
-static int apply_section(struct copy_options *o, const struct rc *rc, const char *path, const char *section, struct error *error)
+static int apply_section(struct copy_options *o, const struct rc *rc, const char *path, const char *section,
+			 struct error *error)
 {
 	struct error wrong;
 
@@ -159,8 +169,10 @@ static int apply_section(struct copy_options *o, const struct rc *rc, const char
 static int read_options(struct copy_settings *s, const struct copy_request *r, struct error *error)
 {
 	const struct copy_command *c = &r->command;
-	const char *direction = c->to ? "to" : "from", *config = listed(&c->options, "configfile"), *path = s->rc_path;
-	const char *format = getenv("CQLSH_DEFAULT_TIMESTAMP_FORMAT"), *shown = rc_get(&s->rc, "ui", "time_format");
+	const char *direction = c->to ? "to" : "from", *config = listed(&c->options, "configfile"),
+		   *path = s->rc_path;
+	const char *format = getenv("CQLSH_DEFAULT_TIMESTAMP_FORMAT"),
+		   *shown = rc_get(&s->rc, "ui", "time_format");
 	const struct rc *from = &s->rc;
 	char section[4][2 * NAME_MAX_BYTES + 32];
 	int rc = 0;
@@ -200,7 +212,8 @@ int settings_read(struct copy_settings *s, struct copy_request *r, struct error 
 		return rc;
 	keyspace = r->keyspace ? r->keyspace : rc_get(&s->rc, "authentication", "keyspace");
 	if (!*c->keyspace && !keyspace)
-		return error_set(error, -EINVAL, "which keyspace? Write KEYSPACE.%s, or --keyspace", c->table);
+		return error_set(error, -EINVAL, "which keyspace? Write KEYSPACE.%s, or --keyspace",
+				 c->table);
 	if (!*c->keyspace)
 		snprintf(c->keyspace, sizeof(c->keyspace), "%s", keyspace);
 	rc = read_login(s, r, error);

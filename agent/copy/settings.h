@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Settings of a copy from where cqlsh has them: the command line, the environment, cqlshrc, a credentials file. */
+/* Settings of a copy from where cqlsh has them: the command line, the environment, cqlshrc, a credentials
+ * file. */
 #pragma once
 #include "copy/cluster.h"
 #include "copy/copy.h"

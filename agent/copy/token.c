@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* MurmurHash3 (x64, 128 bits, seed 0), first half; bytes of the tail are signed, as the servers have always computed it. */
+/* MurmurHash3 (x64, 128 bits, seed 0), first half; bytes of the tail are signed, as the servers have always
+ * computed it. */
 
 static uint64_t rotate(uint64_t v, unsigned by)
 {

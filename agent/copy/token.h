@@ -5,5 +5,6 @@
 
 #include "base/span.h"
 
-/* Of the key as it is routed: one column's bytes, or for each of several a length of two bytes, the bytes and a zero. */
+/* Of the key as it is routed: one column's bytes, or for each of several a length of two bytes, the bytes and
+ * a zero. */
 int64_t token_of(struct span key);

@@ -190,7 +190,8 @@ static int class_vector(struct class_reader *r, struct type *t, unsigned depth)
 	if (!class_takes(r, ','))
 		return -EINVAL;
 	number = class_word(r);
-	snprintf(text, sizeof(text), "%.*s", (int)(number.size < 15 ? number.size : 15), (const char *)number.data);
+	snprintf(text, sizeof(text), "%.*s", (int)(number.size < 15 ? number.size : 15),
+		 (const char *)number.data);
 	n = strtoul(text, NULL, 10);
 	if (n == 0 || n > 1u << 20)
 		return -EINVAL;
@@ -225,7 +226,8 @@ static int class_parse(struct class_reader *r, struct type *ret, unsigned depth)
 	for (size_t i = 0; i < SIMPLE_COUNT; i++)
 		if (span_equal(word, span_text(simple[i].class)))
 			ret->kind = simple[i].kind;
-	bool wrapper = span_equal(word, span_text("FrozenType")) || span_equal(word, span_text("ReversedType"));
+	bool wrapper =
+	    span_equal(word, span_text("FrozenType")) || span_equal(word, span_text("ReversedType"));
 
 	if (!class_takes(r, '(')) {
 		bool composite = ret->kind >= TYPE_LIST;

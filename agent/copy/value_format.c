@@ -37,7 +37,8 @@ static void put_escape(uint8_t c, struct bytes *out)
 		bytes_put(out, hex, sizeof(hex));
 }
 
-/* `quote`: a character that is doubled, 0 = none. Escaped are a backslash and the code points 00–1F and 7F–A0. */
+/* `quote`: a character that is doubled, 0 = none. Escaped are a backslash and the code points 00–1F and
+ * 7F–A0. */
 static void put_text(struct span text, uint8_t quote, struct bytes *out)
 {
 	size_t from = 0;
@@ -50,7 +51,8 @@ static void put_text(struct span text, uint8_t quote, struct bytes *out)
 		if (__builtin_expect(c >= 0x20 && c < 0x7f && c != '\\' && c != quote, 1))
 			continue;
 		/* C2 80 … C2 A0 are the code points 80 … A0. */
-		bool control = c == 0xc2 && i + 1 < text.size && text.data[i + 1] <= 0xa0;
+		bool control =
+		    c == 0xc2 && i + 1 < text.size && text.data[i + 1] >= 0x80 && text.data[i + 1] <= 0xa0;
 
 		if (c >= 0x80 && !control)
 			continue;
@@ -302,7 +304,7 @@ static bool format_integer(struct formatter *f, struct span v, size_t size)
 
 	if (v.size != size)
 		return false;
-	n = size == 8   ? (int64_t)load_be64(v.data)
+	n = size == 8	? (int64_t)load_be64(v.data)
 	    : size == 4 ? (int32_t)load_be32(v.data)
 	    : size == 2 ? (int16_t)load_be16(v.data)
 			: (int8_t)v.data[0];
@@ -465,8 +467,9 @@ static bool format_value(struct formatter *f, const struct type *t, struct span 
 
 bool value_format(const struct value_style *s, const struct type *t, struct span cell, struct bytes *out)
 {
-	struct formatter f = {
-	    .style = s, .precision = t->kind == TYPE_DOUBLE ? s->double_precision : s->float_precision, .out = out};
+	struct formatter f = {.style = s,
+			      .precision = t->kind == TYPE_DOUBLE ? s->double_precision : s->float_precision,
+			      .out = out};
 
 	if (cell.data == NULL) {
 		bytes_put(out, s->null_written.data, s->null_written.size);

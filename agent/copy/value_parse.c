@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Text to values, see value.h. Stricter than cqlsh where cqlsh would load something else than what stands there: a word that is
- * neither of BOOLSTYLE's, a date with more behind it, a number beyond its type.
+ * Text to values, see value.h. Stricter than cqlsh where cqlsh would load something else than what stands
+ * there: a word that is neither of BOOLSTYLE's, a date with more behind it, a number beyond its type.
  */
 #include <arpa/inet.h>
 #include <math.h>
@@ -10,6 +10,7 @@
 
 #include "copy/moment.h"
 #include "copy/number.h"
+#include "copy/text.h"
 #include "copy/value.h"
 
 struct parser {
@@ -32,83 +33,6 @@ static struct span trim(struct span v)
 	return v;
 }
 
-static int hex_value(uint8_t c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-}
-
-/* The bytes of a whole text are UTF-8 as the server checks it: no surrogates, nothing beyond 10FFFF, shortest forms. */
-static bool is_utf8(struct span v)
-{
-	for (size_t i = 0; i < v.size;) {
-		uint8_t c = v.data[i];
-		unsigned more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 9;
-
-		if (more == 0) {
-			i++;
-			continue;
-		}
-		if (more == 9 || v.size - i <= more)
-			return false;
-		for (unsigned k = 1; k <= more; k++)
-			if ((v.data[i + k] & 0xc0) != 0x80)
-				return false;
-		uint8_t second = v.data[i + 1];
-
-		if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
-		    (c == 0xf4 && second > 0x8f))
-			return false;
-		i += more + 1;
-	}
-	return true;
-}
-
-/* The code point behind `\x` if it is one that is written so, else −1. */
-static int escaped_code(struct span v, size_t at)
-{
-	int high = at + 1 < v.size ? hex_value(v.data[at]) : -1, low = high >= 0 ? hex_value(v.data[at + 1]) : -1;
-	int code = low < 0 ? -1 : high << 4 | low;
-
-	return code < 0x20 || (code >= 0x7f && code <= 0xa0) ? code : -1;
-}
-
-/*
- * Appends text without its length. In quotes: '' is '. Only what value_escape() writes is undone; any other backslash is a
- * backslash.
- */
-static void put_plain(struct parser *p, struct span v, bool quoted)
-{
-	bool escapes = p->style->escapes;
-	size_t from = 0, i = 0;
-
-	while (i < v.size) {
-		uint8_t c = v.data[i], next = i + 1 < v.size ? v.data[i + 1] : 0;
-		size_t taken = 2;
-		int code = -1;
-
-		if (quoted && c == '\'' && next == '\'')
-			code = '\'';
-		else if (escapes && c == '\\' && i + 1 < v.size) {
-			code = next == '\\' ? '\\' : next == 'n' ? '\n' : next == 'r' ? '\r' : next == 't' ? '\t' : -1;
-			if (next == 'x') {
-				code = escaped_code(v, i + 2);
-				taken = 4;
-			}
-		}
-		if (code < 0) {
-			i++;
-			continue;
-		}
-		bytes_put(p->out, v.data + from, i - from);
-		if (code >= 0x80)
-			bytes_u8(p->out, 0xc2);
-		bytes_u8(p->out, (uint8_t)code);
-		i += taken;
-		from = i;
-	}
-	bytes_put(p->out, v.data + from, v.size - from);
-}
-
 /* What stands between quotes; *ret_quoted whether there were any. */
 static struct span unquote(struct span v, bool *ret_quoted)
 {
@@ -123,14 +47,14 @@ static const char *parse_text(struct parser *p, const struct type *t, struct spa
 
 	if (nested)
 		v = unquote(v, &quoted);
-	if (!is_utf8(v))
+	if (!text_is_utf8(v))
 		return "not UTF-8";
 	if (memchr(v.data, 0, v.size))
 		return "a NUL byte";
 	if (!quoted && !(p->style->escapes && memchr(v.data, '\\', v.size)))
 		bytes_put(p->out, v.data, v.size);
 	else
-		put_plain(p, v, quoted);
+		text_put_plain(v, quoted, p->style->escapes, p->out);
 	if (t->kind == TYPE_ASCII)
 		for (size_t i = from; i < p->out->size; i++)
 			if (p->out->data[i] >= 0x80)
@@ -140,8 +64,10 @@ static const char *parse_text(struct parser *p, const struct type *t, struct spa
 
 /* ------------------------------------------------------------- single values */
 
-/* The field without THOUSANDSSEP and with '.' for DECIMALSEP, in `room`; data = NULL when it is too long for a number. */
-static struct span plain_number(const struct value_style *s, struct span v, bool fraction, char *room, size_t size)
+/* The field without THOUSANDSSEP and with '.' for DECIMALSEP, in `room`; data = NULL when it is too long for
+ * a number. */
+static struct span plain_number(const struct value_style *s, struct span v, bool fraction, char *room,
+				size_t size)
 {
 	size_t group = strlen(s->group), point = fraction ? strlen(s->point) : 0, n = 0;
 
@@ -222,7 +148,7 @@ static const char *parse_uuid(struct parser *p, struct span v, bool time)
 	unsigned digits = 0;
 
 	for (size_t i = 0; i < v.size; i++) {
-		int digit = hex_value(v.data[i]);
+		int digit = text_hex_digit(v.data[i]);
 
 		if (v.data[i] == '-')
 			continue;
@@ -251,7 +177,7 @@ static const char *parse_blob(struct parser *p, struct span v)
 	if (!to)
 		return no_memory;
 	for (size_t i = 2; i < v.size; i += 2) {
-		int high = hex_value(v.data[i]), low = hex_value(v.data[i + 1]);
+		int high = text_hex_digit(v.data[i]), low = text_hex_digit(v.data[i + 1]);
 
 		if (high < 0 || low < 0)
 			return "not hexadecimal";
@@ -327,8 +253,9 @@ static bool brackets_match(struct span v)
 }
 
 /*
- * The next piece of *rest up to a `separator` outside quotes and brackets, trimmed. For a map's colon one with a blank behind it
- * counts before others: keys of type time have colons of their own. False: nothing is left.
+ * The next piece of *rest up to a `separator` outside quotes and brackets, trimmed. For a map's colon one
+ * with a blank behind it counts before others: keys of type time have colons of their own. False: nothing is
+ * left.
  */
 static bool next_piece(struct span *rest, char separator, struct span *ret)
 {
@@ -356,7 +283,8 @@ static bool next_piece(struct span *rest, char separator, struct span *ret)
 		}
 	}
 	*ret = trim(span_of(rest->data, found));
-	*rest = found < rest->size ? span_of(rest->data + found + 1, rest->size - found - 1) : span_of(rest->data + found, 0);
+	*rest = found < rest->size ? span_of(rest->data + found + 1, rest->size - found - 1)
+				   : span_of(rest->data + found, 0);
 	return true;
 }
 
@@ -500,7 +428,9 @@ static const char *parse_vector(struct parser *p, const struct type *t, struct s
 		}
 	}
 	bytes_done(&element);
-	return wrong ? wrong : count == t->dimension ? NULL : "another number of elements than the vector has";
+	return wrong		       ? wrong
+	       : count == t->dimension ? NULL
+				       : "another number of elements than the vector has";
 }
 
 static const char *parse_composite(struct parser *p, const struct type *t, struct span v)
@@ -578,7 +508,8 @@ bool value_is_null(const struct value_style *s, struct span field)
 	return span_equal(field, s->null) || span_equal(field, s->null_written);
 }
 
-const char *value_parse(const struct value_style *s, const struct type *t, struct span field, struct bytes *out)
+const char *value_parse(const struct value_style *s, const struct type *t, struct span field,
+			struct bytes *out)
 {
 	struct parser p = {.style = s, .out = out};
 	size_t from = out->size;

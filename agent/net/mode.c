@@ -22,7 +22,8 @@ int mode_parse(const char *text, enum connection_mode *ret, struct error *error)
 			*ret = (enum connection_mode)i;
 			return 0;
 		}
-	return error_set(error, -EINVAL, "Invalid CONNECTIONMODE: %.64s. Must be 'auto', 'direct', or 'proxy'", text);
+	return error_set(error, -EINVAL,
+			 "Invalid CONNECTIONMODE: %.64s. Must be 'auto', 'direct', or 'proxy'", text);
 }
 
 const char *mode_name(enum connection_mode mode)
@@ -98,7 +99,8 @@ bool verdicts_reached(struct verdicts *v, const struct addr *replica)
 	return returned;
 }
 
-struct mode_fallback verdicts_failed(struct verdicts *v, const struct addr *replica, int cause, uint64_t now_ns)
+struct mode_fallback verdicts_failed(struct verdicts *v, const struct addr *replica, int cause,
+				     uint64_t now_ns)
 {
 	struct mode_fallback say = {0};
 	struct verdict *known = find_or_add(v, replica);
@@ -123,13 +125,16 @@ int mode_error(struct error *error, const char *replica, int cause)
 
 	return error_set(error, cause,
 			 "Error: Cannot connect to replica node %s (%s).\n"
-			 "This may occur in cloud or containerized environments where node IPs are not directly accessible.\n"
-			 "Hint: Try CONNECTIONMODE='auto' or CONNECTIONMODE='proxy' to route through the control connection.",
+			 "This may occur in cloud or containerized environments where node IPs are not "
+			 "directly accessible.\n"
+			 "Hint: Try CONNECTIONMODE='auto' or CONNECTIONMODE='proxy' to route through the "
+			 "control connection.",
 			 replica, why);
 }
 
 const char *mode_audit(const char *what, const char *replica, const char *control, char *text, size_t size)
 {
-	snprintf(text, size, "%s connection fallback: replica %s unreachable, using control host %s", what, replica, control);
+	snprintf(text, size, "%s connection fallback: replica %s unreachable, using control host %s", what,
+		 replica, control);
 	return text;
 }

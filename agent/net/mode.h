@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Connection modes: whether a connection to a replica goes to the replica itself or through the control host, the host
- * that is known to answer. Pure: no I/O, no clock, no lock. Whoever shares a `struct verdicts` between threads locks it.
+ * Connection modes: whether a connection to a replica goes to the replica itself or through the control host,
+ * the host that is known to answer. Pure: no I/O, no clock, no lock. Whoever shares a `struct verdicts`
+ * between threads locks it.
  *
  *              unknown ──choose──▶ TRYING ──reached──▶ REACHABLE
  *                                    │                     │ failed
@@ -9,8 +10,8 @@
  *                                                          ▲  └────── reached ──▶ REACHABLE        │
  *                                                          └────────────── failed ─────────────────┘
  *
- * One caller at a time gets to try a replica that nothing is known of; the others are told to wait for its verdict, so that an
- * unreachable replica costs one time-out, however many connections want it.
+ * One caller at a time gets to try a replica that nothing is known of; the others are told to wait for its
+ * verdict, so that an unreachable replica costs one time-out, however many connections want it.
  */
 #pragma once
 #include <stdbool.h>
@@ -33,8 +34,9 @@ enum mode_way {
 	WAY_PROBE,   /* the control host; and try the replica beside it, and report */
 };
 
-#define VERDICTS_MAX 1024u			/* replicas remembered; beyond them each is tried each time */
-#define VERDICT_RETRY_NS (10u * 1000000000ull)	/* the first probe of an unreachable replica; doubled for each that fails … */
+#define VERDICTS_MAX 1024u /* replicas remembered; beyond them each is tried each time */
+#define VERDICT_RETRY_NS \
+	(10u * 1000000000ull) /* the first probe of an unreachable replica; doubled for each that fails … */
 #define VERDICT_RETRY_MAX_NS (300u * 1000000000ull) /* … up to here */
 
 enum verdict_state { VERDICT_TRYING, VERDICT_REACHABLE, VERDICT_UNREACHABLE, VERDICT_PROBING };
@@ -66,7 +68,8 @@ struct mode_fallback {
 	bool audit; /* the first in a row for this replica: mode_audit() */
 };
 /* The replica could not be reached (`cause`: −errno). */
-struct mode_fallback verdicts_failed(struct verdicts *v, const struct addr *replica, int cause, uint64_t now_ns);
+struct mode_fallback verdicts_failed(struct verdicts *v, const struct addr *replica, int cause,
+				     uint64_t now_ns);
 
 /* Texts of several lines, without the last line's end. */
 extern const char mode_warning[]; /* auto, at the first fallback */

@@ -2,8 +2,9 @@
 /*
  * fakecopy.h - a table of the fake server that is worth copying: bench.rows, ten columns of the usual types.
  *
- * A SELECT by tokens gives as many rows as the range's share of the ring, in pages; a page is cut from one that was built at the
- * start, so that the server costs next to nothing. The paging state is the number of rows that are left.
+ * A SELECT by tokens gives as many rows as the range's share of the ring, in pages; a page is cut from one
+ * that was built at the start, so that the server costs next to nothing. The paging state is the number of
+ * rows that are left.
  */
 #ifndef BENCH_FAKECOPY_H
 #define BENCH_FAKECOPY_H

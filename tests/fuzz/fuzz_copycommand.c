@@ -17,7 +17,8 @@ static void check_options(const struct option_list *list)
 		if (options_set(&o, list->list[i].name, list->list[i].value, &error) < 0)
 			HOLDS(*error.text);
 	if (options_finish(&o, &error) == 0)
-		HOLDS(o.dialect.delimiter != o.dialect.quote && o.maxbatchsize >= o.minbatchsize && o.numprocesses > 0);
+		HOLDS(o.dialect.delimiter != o.dialect.quote && o.maxbatchsize >= o.minbatchsize &&
+		      o.numprocesses > 0);
 	options_done(&o);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Input: the size of a type (2 bytes), the type as an option of the protocol, then bytes that are taken as a value and as text. */
+/* Input: the size of a type (2 bytes), the type as an option of the protocol, then bytes that are taken as a
+ * value and as text. */
 #include <stdlib.h>
 
 #include "copy/moment.h"
@@ -38,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 2)
 		return 0;
 	type_size = (size_t)data[0] << 8 | data[1];
-	if (type_size > size - 2 || size - 2 - type_size > VALUE_MAX || type_parse(span_of(data + 2, type_size), &t) < 0)
+	if (type_size > size - 2 || size - 2 - type_size > VALUE_MAX ||
+	    type_parse(span_of(data + 2, type_size), &t) < 0)
 		return 0;
 	rest = span_of(data + 2 + type_size, size - 2 - type_size);
 	/* What is written and can be read is written the same again. */

@@ -25,7 +25,8 @@ static void check_again(const struct csv_dialect *d, const struct span *fields, 
 		csv_write(d, &out, from);
 	}
 	bytes_text(&out, "\r\n");
-	HOLDS(csv_scan(d, out.data, out.size, false, &r) == CSV_RECORD && r.size == out.size && !r.open && !r.loose);
+	HOLDS(csv_scan(d, out.data, out.size, false, &r) == CSV_RECORD && r.size == out.size && !r.open &&
+	      !r.loose);
 	HOLDS(csv_split(d, out.data, r.size, again, FIELDS) == count && r.fields == count);
 	for (unsigned i = 0; i < count; i++)
 		HOLDS(span_equal(fields[i], again[i]));
@@ -37,7 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct csv_dialect d;
 	uint8_t *copy;
 
-	if (size < 3 || data[0] == data[1] || data[0] == data[2] || memchr(data, '\n', 3) || memchr(data, '\r', 3))
+	if (size < 3 || data[0] == data[1] || data[0] == data[2] || memchr(data, '\n', 3) ||
+	    memchr(data, '\r', 3))
 		return 0;
 	csv_init(&d, data[0], data[1], data[2]);
 	data += 3;
@@ -50,7 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		unsigned count;
 
 		HOLDS(csv_scan(&d, data + at, size - at, true, &r) == CSV_RECORD);
-		HOLDS(r.size > 0 && r.size <= size - at && r.first_line > 0 && r.first_line <= r.size && r.lines > 0);
+		HOLDS(r.size > 0 && r.size <= size - at && r.first_line > 0 && r.first_line <= r.size &&
+		      r.lines > 0);
 		memcpy(copy, data + at, r.size);
 		count = csv_split(&d, copy, r.size, fields, FIELDS);
 		/* A quote that is open takes the line end at the end of the file as its own. */

@@ -124,7 +124,8 @@ static void test_round_trip(void **state)
 		for (unsigned k = 0; k < 4; k++) {
 			size_t from = out.size;
 
-			for (random = random * 1664525 + 1013904223; random >> 28 > 3; random = random * 1664525 + 1013904223)
+			for (random = random * 1664525 + 1013904223; random >> 28 > 3;
+			     random = random * 1664525 + 1013904223)
 				bytes_u8(&plain, (uint8_t)letters[(random >> 16) % (sizeof(letters) - 1)]);
 			starts[k + 1] = plain.size;
 			bytes_put(&out, plain.data + starts[k], starts[k + 1] - starts[k]);
@@ -167,14 +168,19 @@ static const struct {
     {"nothing", "", "", false},
     {"two rows", "a,b\nc,d\n", "1:1 a,b|2:2 c,d|", false},
     {"header", "x,y\r\na,b\r\n", "1:2 a,b|", true},
-    {"byte order mark", "\xef\xbb\xbf" "a,b\n", "1:1 a,b|", false},
+    {"byte order mark",
+     "\xef\xbb\xbf"
+     "a,b\n",
+     "1:1 a,b|", false},
     {"empty lines", "\n\na,b\n\r\nc,d", "1:3 a,b|2:5 c,d|", false},
     {"line end in quotes", "a,\"b\nc\"\nd,e\n", "1:1 a,\"b\nc\"|2:3 d,e|", false},
-    {"quote that is never closed", "a,b\nc,\"d\ne,f\ng,h\n", "1:1 a,b|2:2 !a quote is opened and never closed|3:3 e,f|4:4 g,h|", false},
-    {"quote that another row's closes", "a,\"b\nc,\"d\"\ne,f\n", "1:1 !a quote is opened, and closed within another line|2:2 c,\"d\"|3:3 e,f|",
-     false},
+    {"quote that is never closed", "a,b\nc,\"d\ne,f\ng,h\n",
+     "1:1 a,b|2:2 !a quote is opened and never closed|3:3 e,f|4:4 g,h|", false},
+    {"quote that another row's closes", "a,\"b\nc,\"d\"\ne,f\n",
+     "1:1 !a quote is opened, and closed within another line|2:2 c,\"d\"|3:3 e,f|", false},
     {"quote that swallows the fields of a row", "a,\"b\nc,d\n\",e\nf,g\n",
-     "1:1 !a quote is opened and closed in another line, with another number of fields|2:2 c,d|3:3 !a quote is opened and never closed|4:4 f,g|",
+     "1:1 !a quote is opened and closed in another line, with another number of fields|2:2 c,d|3:3 !a quote "
+     "is opened and never closed|4:4 f,g|",
      false},
     {"last line with an open quote", "a,b\nc,\"d", "1:1 a,b|2:2 !a quote is opened and never closed|", false},
 };
@@ -192,7 +198,8 @@ static void read_all(const char *name, bool header, struct bytes *out)
 		char head[64];
 		size_t size = row.data.size;
 
-		snprintf(head, sizeof(head), "%llu:%llu ", (unsigned long long)row.row, (unsigned long long)row.line);
+		snprintf(head, sizeof(head), "%llu:%llu ", (unsigned long long)row.row,
+			 (unsigned long long)row.line);
 		bytes_text(out, head);
 		if (row.wrong) {
 			bytes_u8(out, '!');
@@ -239,7 +246,8 @@ static void test_a_row_that_is_too_long(void **state)
 	bytes_text(&file, "\"\nd,e\n");
 	write_file(file.data, file.size);
 	read_all("10 MB", false, &out);
-	assert_string_equal((char *)out.data, "1:1 a,b|2:2 !longer than 8 MiB; its beginning was kept|3:3 d,e|");
+	assert_string_equal((char *)out.data,
+			    "1:1 a,b|2:2 !longer than 8 MiB; its beginning was kept|3:3 d,e|");
 	bytes_done(&file);
 	bytes_done(&out);
 }
@@ -303,8 +311,9 @@ static int end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_write),      cmocka_unit_test(test_read),	cmocka_unit_test(test_round_trip),
-	    cmocka_unit_test(test_files),      cmocka_unit_test(test_resume),	cmocka_unit_test(test_a_row_that_is_too_long),
+	    cmocka_unit_test(test_write),	 cmocka_unit_test(test_read),
+	    cmocka_unit_test(test_round_trip),	 cmocka_unit_test(test_files),
+	    cmocka_unit_test(test_resume),	 cmocka_unit_test(test_a_row_that_is_too_long),
 	    cmocka_unit_test(test_no_such_file),
 	};
 

@@ -20,7 +20,8 @@ static const struct {
     {"COPY ks.t TO 'f.csv'", "to ks.t f.csv"},
     {"copy t from stdin;", "from .t -"},
     {"COPY \"Ks\".\"T\"\"x\" (A, \"B c\") FROM 'a, b.csv'", "from Ks.T\"x(a,B c) a, b.csv"},
-    {"COPY ks.t TO STDOUT WITH HEADER = TRUE AND DELIMITER='|' AND PAGESIZE=5 AND begintoken = -7 AND null='it''s';",
+    {"COPY ks.t TO STDOUT WITH HEADER = TRUE AND DELIMITER='|' AND PAGESIZE=5 AND begintoken = -7 AND "
+     "null='it''s';",
      "to ks.t - HEADER=TRUE DELIMITER=| PAGESIZE=5 begintoken=-7 null=it's"},
     {"COPY ks.t (a) TO 'f' WITH CONNECTIONMODE='proxy'", "to ks.t(a) f CONNECTIONMODE=proxy"},
     {"", "COPY expected at the end"},
@@ -85,11 +86,14 @@ static const struct {
     {"CONNECTIONMODE", "fallback", "Invalid CONNECTIONMODE: fallback. Must be 'auto', 'direct', or 'proxy'"},
     {"COLOUR", "red", "Unrecognized COPY option: COLOUR; `cqlferry copy --help` lists them"},
     {"DELIMITER", "\\t", ""},
-    {"DELIMITER", "ab", "Invalid DELIMITER: \"ab\". Must be one ASCII character, not a line end; \\t for a tab"},
+    {"DELIMITER", "ab",
+     "Invalid DELIMITER: \"ab\". Must be one ASCII character, not a line end; \\t for a tab"},
     {"DELIMITER", "\"", "Invalid DELIMITER: \"\"\". Must differ from QUOTE and ESCAPE"},
     {"BOOLSTYLE", " yes , no ", ""},
-    {"BOOLSTYLE", "yes", "Invalid boolean styles yes. Must be two different words, true first: BOOLSTYLE='yes,no'"},
-    {"BOOLSTYLE", "a,A", "Invalid boolean styles a,A. Must be two different words, true first: BOOLSTYLE='yes,no'"},
+    {"BOOLSTYLE", "yes",
+     "Invalid boolean styles yes. Must be two different words, true first: BOOLSTYLE='yes,no'"},
+    {"BOOLSTYLE", "a,A",
+     "Invalid boolean styles a,A. Must be two different words, true first: BOOLSTYLE='yes,no'"},
     {"ENCODING", "UTF-8", ""},
     {"ENCODING", "latin1", "Invalid ENCODING: latin1. Must be utf8; iconv(1) converts other files"},
     {"BEGINTOKEN", "x", "Invalid BEGINTOKEN: x. Must be a whole number of 64 bits"},
@@ -135,8 +139,9 @@ static void test_defaults(void **state)
 
 static void test_rc(void **state)
 {
-	static const char text[] = "; a comment\n[connection]\nhostname = db.example\nPort: 9043\n\n[copy]\nnull=\n"
-				   "delimiter = =\n# another\n[copy-to]\npagesize = 1\npagesize = 2\n[copy:ks.T]\nlong = a\n  b\n";
+	static const char text[] =
+	    "; a comment\n[connection]\nhostname = db.example\nPort: 9043\n\n[copy]\nnull=\n"
+	    "delimiter = =\n# another\n[copy-to]\npagesize = 1\npagesize = 2\n[copy:ks.T]\nlong = a\n  b\n";
 	struct error error = {""};
 	struct rc rc;
 
@@ -272,14 +277,16 @@ static void test_spans(void **state)
 	(void)state;
 	assert_string_equal(progress_span(1.2344, text, sizeof(text)), "1.234 seconds");
 	assert_string_equal(progress_span(61.5, text, sizeof(text)), "1 minute and 1.500 seconds");
-	assert_string_equal(progress_span(2 * 86400 + 3600 + 120, text, sizeof(text)), "2 days, 1 hour, 2 minutes and 0.000 seconds");
+	assert_string_equal(progress_span(2 * 86400 + 3600 + 120, text, sizeof(text)),
+			    "2 days, 1 hour, 2 minutes and 0.000 seconds");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_statements), cmocka_unit_test(test_options),	cmocka_unit_test(test_defaults),
-	    cmocka_unit_test(test_rc),	       cmocka_unit_test(test_tokens),	cmocka_unit_test(test_replicas),
+	    cmocka_unit_test(test_statements), cmocka_unit_test(test_options),
+	    cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rc),
+	    cmocka_unit_test(test_tokens),     cmocka_unit_test(test_replicas),
 	    cmocka_unit_test(test_ranges),     cmocka_unit_test(test_spans),
 	};
 

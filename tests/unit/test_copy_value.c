@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Values as cqlsh writes them, read back, and types from what servers say. Expected texts were taken from cqlsh 6.2.2 on Python 3.11. */
+/* Values as cqlsh writes them, read back, and types from what servers say. Expected texts were taken from
+ * cqlsh 6.2.2 on Python 3.11. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,20 +98,22 @@ static const struct {
     {"ListType(" PACKAGE "Int32Type)", "00000002000000040000000100000004ffffffff", "[1, -1]"},
     {"ListType(" PACKAGE "Int32Type)", "00000000", "[]"},
     {"SetType(" PACKAGE "UTF8Type)", "0000000300000000000000022c27000000025c0a", "{'', ',''', '\\\\\\n'}"},
-    {"SetType(" PACKAGE "InetAddressType)", "000000020000000409000001000000040a00000a", "{'10.0.0.10', '9.0.0.1'}"},
-    {"MapType(" PACKAGE "UTF8Type," PACKAGE "Int32Type)", "00000001000000036b3a2c0000000400000007", "{'k:,': 7}"},
+    {"SetType(" PACKAGE "InetAddressType)", "000000020000000409000001000000040a00000a",
+     "{'10.0.0.10', '9.0.0.1'}"},
+    {"MapType(" PACKAGE "UTF8Type," PACKAGE "Int32Type)", "00000001000000036b3a2c0000000400000007",
+     "{'k:,': 7}"},
     {"MapType(" PACKAGE "TimeType," PACKAGE "Int32Type)", "000000010000000800000000000003e80000000400000007",
      "{00:00:00.000001000: 7}"},
     {"MapType(" PACKAGE "TimestampType," PACKAGE "FrozenType(" PACKAGE "SetType(" PACKAGE "DoubleType)))",
      "00000001000000080000000000000001000000100000000100000008"
      "3ff8000000000000",
      "{'1970-01-01 00:00:00.001+0000': {1.5}}"},
-    {"TupleType(" PACKAGE "Int32Type," PACKAGE "UTF8Type," PACKAGE "FloatType)", "00000004000000010000000374776fffffffff",
-     "(1, 'two', )"},
-    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)", "00000003416e6e0000000400000001",
-     "{name: 'Ann', zip: 1}"},
-    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)", "ffffffff0000000400000001",
-     "{name: , zip: 1}"},
+    {"TupleType(" PACKAGE "Int32Type," PACKAGE "UTF8Type," PACKAGE "FloatType)",
+     "00000004000000010000000374776fffffffff", "(1, 'two', )"},
+    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)",
+     "00000003416e6e0000000400000001", "{name: 'Ann', zip: 1}"},
+    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)",
+     "ffffffff0000000400000001", "{name: , zip: 1}"},
     {"VectorType(" PACKAGE "FloatType , 3)", "3f80000040200000c0400000", "[1, 2.5, -3]"},
     {"VectorType(" PACKAGE "UTF8Type, 2)", "016103622c63", "['a', 'b,c']"},
     {"ReversedType(" PACKAGE "Int32Type)", "00000001", "1"},
@@ -131,7 +134,8 @@ static void test_format_and_parse(void **state)
 		if (!value_format(&style, &t, raw, &text))
 			fail_msg("%s %s cannot be written", values[i].class, values[i].hex);
 		if (text.size != strlen(values[i].text) || memcmp(text.data, values[i].text, text.size) != 0)
-			fail_msg("%s %s: %.*s", values[i].class, values[i].hex, (int)text.size, (char *)text.data);
+			fail_msg("%s %s: %.*s", values[i].class, values[i].hex, (int)text.size,
+				 (char *)text.data);
 		wrong = value_parse(&style, &t, guard_slot(1, text.data, text.size), &back);
 		if (wrong)
 			fail_msg("%s %s: %s", values[i].class, values[i].text, wrong);
@@ -232,7 +236,8 @@ static const struct {
     {"TimeType", "1:02:03", "00000362d417ae00"},
     {"DurationType", "2w", "001c00"},
     {"UTF8Type", "C:\\dir \\q \\x41", "433a5c646972205c71205c783431"},
-    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)", "{zip:1,name:''}", "000000000000000400000001"},
+    {"UserType(ks,61646472,6e616d65:" PACKAGE "UTF8Type,7a6970:" PACKAGE "Int32Type)", "{zip:1,name:''}",
+     "000000000000000400000001"},
     {"ListType(" PACKAGE "UTF8Type)", "[a, 'b, c']", "00000002000000016100000004622c2063"},
 };
 
@@ -248,7 +253,8 @@ static void test_accepted(void **state)
 
 		snprintf(class, sizeof(class), PACKAGE "%s", accepted[i].class);
 		t = class_type(class);
-		wrong = value_parse(&style, &t, guard_slot(1, accepted[i].text, strlen(accepted[i].text)), &out);
+		wrong =
+		    value_parse(&style, &t, guard_slot(1, accepted[i].text, strlen(accepted[i].text)), &out);
 		if (wrong)
 			fail_msg("%s %s: %s", accepted[i].class, accepted[i].text, wrong);
 		if (out.size != raw.size + 4 || memcmp(out.data + 4, raw.data, raw.size) != 0)
@@ -261,7 +267,8 @@ static void test_accepted(void **state)
 static void test_styles(void **state)
 {
 	struct value_style s = style;
-	struct type number = {.kind = TYPE_DOUBLE}, integer = {.kind = TYPE_INT}, flag = {.kind = TYPE_BOOLEAN}, time = {.kind = TYPE_TIMESTAMP};
+	struct type number = {.kind = TYPE_DOUBLE}, integer = {.kind = TYPE_INT},
+		    flag = {.kind = TYPE_BOOLEAN}, time = {.kind = TYPE_TIMESTAMP};
 	struct bytes out = {0};
 
 	(void)state;
@@ -350,7 +357,8 @@ static void test_literals(void **state)
 
 static void test_options_of_the_protocol(void **state)
 {
-	static const char *const bad[] = {"", "00", "0020", "00210009", "0030", "0031ffff", "00000004", "0000000161"};
+	static const char *const bad[] = {"",	  "00",	      "0020",	  "00210009",
+					  "0030", "0031ffff", "00000004", "0000000161"};
 	struct type t;
 
 	(void)state;
@@ -401,9 +409,14 @@ static void test_vints(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_format_and_parse), cmocka_unit_test(test_refused),  cmocka_unit_test(test_accepted),
-	    cmocka_unit_test(test_styles),	     cmocka_unit_test(test_null),     cmocka_unit_test(test_literals),
-	    cmocka_unit_test(test_vints),	     cmocka_unit_test(test_options_of_the_protocol),
+	    cmocka_unit_test(test_format_and_parse),
+	    cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_accepted),
+	    cmocka_unit_test(test_styles),
+	    cmocka_unit_test(test_null),
+	    cmocka_unit_test(test_literals),
+	    cmocka_unit_test(test_vints),
+	    cmocka_unit_test(test_options_of_the_protocol),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,7 +25,11 @@ static void test_connection_mode_parsing(void **state)
 	static const struct {
 		const char *text;
 		enum connection_mode mode;
-	} cases[] = {{"auto", MODE_AUTO}, {"direct", MODE_DIRECT}, {"proxy", MODE_PROXY}, {"AUTO", MODE_AUTO}, {"Proxy", MODE_PROXY}};
+	} cases[] = {{"auto", MODE_AUTO},
+		     {"direct", MODE_DIRECT},
+		     {"proxy", MODE_PROXY},
+		     {"AUTO", MODE_AUTO},
+		     {"Proxy", MODE_PROXY}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -48,7 +52,8 @@ static void test_invalid_connection_mode(void **state)
 		assert_int_equal(mode_parse(cases[i], &mode, &error), -EINVAL);
 	assert_int_equal(mode, MODE_DIRECT);
 	mode_parse("fallback", &mode, &error);
-	assert_string_equal(error.text, "Invalid CONNECTIONMODE: fallback. Must be 'auto', 'direct', or 'proxy'");
+	assert_string_equal(error.text,
+			    "Invalid CONNECTIONMODE: fallback. Must be 'auto', 'direct', or 'proxy'");
 }
 
 static void test_proxy_mode_single_host(void **state)
@@ -130,10 +135,11 @@ static void test_direct_mode_no_fallback(void **state)
 		assert_true(!say.warn && !say.audit);
 	}
 	assert_int_equal(mode_error(&error, "10.0.0.2", -ETIMEDOUT), -ETIMEDOUT);
-	assert_string_equal(error.text,
-			    "Error: Cannot connect to replica node 10.0.0.2 (unreachable).\n"
-			    "This may occur in cloud or containerized environments where node IPs are not directly accessible.\n"
-			    "Hint: Try CONNECTIONMODE='auto' or CONNECTIONMODE='proxy' to route through the control connection.");
+	assert_string_equal(error.text, "Error: Cannot connect to replica node 10.0.0.2 (unreachable).\n"
+					"This may occur in cloud or containerized environments where node "
+					"IPs are not directly accessible.\n"
+					"Hint: Try CONNECTIONMODE='auto' or CONNECTIONMODE='proxy' to route "
+					"through the control connection.");
 }
 
 static void test_more_replicas_than_are_remembered(void **state)
@@ -160,8 +166,9 @@ static void test_audit_line(void **state)
 	char text[128];
 
 	(void)state;
-	assert_string_equal(mode_audit("COPY", "10.0.0.2", "proxy.example.com", text, sizeof(text)),
-			    "COPY connection fallback: replica 10.0.0.2 unreachable, using control host proxy.example.com");
+	assert_string_equal(
+	    mode_audit("COPY", "10.0.0.2", "proxy.example.com", text, sizeof(text)),
+	    "COPY connection fallback: replica 10.0.0.2 unreachable, using control host proxy.example.com");
 }
 
 int main(void)
