@@ -61,12 +61,16 @@ def measure(command, server, env):
     seconds, after = time.time() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if p.returncode:
         with open(os.path.join(env["HOME"], "log"), encoding="utf-8", errors="replace") as log:
-            sys.exit(f"{command[0]} ended with {p.returncode}: {log.read()[-500:]}")
+            print(f"{os.path.basename(command[0])} ended with {p.returncode}: {log.read()[-500:]}", file=sys.stderr)
+        return None
     used = after.ru_utime + after.ru_stime - cpu.ru_utime - cpu.ru_stime
     return seconds, used, ticks(server) - before, peak / 1024
 
 
 def line(what, rows, result, server=True):
+    if result is None:
+        print(f"| {what} | failed | | | |", flush=True)
+        return
     seconds, client, at_server, memory = result
     print(f"| {what} | {rows / seconds:,.0f} | {client:.1f} | {f'{at_server:.1f}' if server else ''} | {memory:.0f} |", flush=True)
 
