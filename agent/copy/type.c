@@ -315,7 +315,9 @@ static int option_parse(struct span *from, struct type *ret, unsigned depth)
 			return -EINVAL;
 		break;
 	default:
-		return 0;
+		return kind <= TYPE_DURATION
+			   ? 0
+			   : -EINVAL; /* our own numbers begin behind those of the protocol */
 	}
 	rc = parts_make(ret, count, named);
 	for (unsigned i = 0; i < count && rc == 0; i++) {
