@@ -2,6 +2,7 @@
 /* `cqlferry copy`: COPY as cqlsh has it, from the command line. Each option of the table is a flag; a
  * statement does as well. */
 #include <assert.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,9 +120,9 @@ static void fill_options(struct cli_option *options, struct copy_request *r, str
 
 		if (!strcmp(o->name, "HEADER"))
 			continue;
-		for (size_t k = 0; k < sizeof(*names); k++)
-			names[i][k] =
-			    o->name[k] >= 'A' && o->name[k] <= 'Z' ? (char)(o->name[k] + 32) : o->name[k];
+		snprintf(names[i], sizeof(*names), "%s", o->name);
+		for (char *c = names[i]; *c; c++)
+			*c = (char)tolower((unsigned char)*c);
 		options[n++] = (struct cli_option){.name = names[i],
 						   .type = CLI_TEXT,
 						   .value = o->kind == OPTION_NUMBER ? "N" : "VALUE",

@@ -357,8 +357,8 @@ static void test_literals(void **state)
 
 static void test_options_of_the_protocol(void **state)
 {
-	static const char *const bad[] = {"",	  "00",	      "0020",	  "00210009",
-					  "0030", "0031ffff", "00000004", "0000000161"};
+	static const char *const bad[] = {"",	      "00",   "0020",	  "0100",     "0016",
+					  "00210009", "0030", "0031ffff", "00000004", "0000000161"};
 	struct type t;
 
 	(void)state;
