@@ -110,7 +110,7 @@ static void format_freely(const char *format, const struct tm *tm, unsigned ms, 
 void moment_format_timestamp(const char *format, int64_t ms, struct bytes *out)
 {
 	int64_t days = ms / DAY_MS - (ms % DAY_MS < 0);
-	unsigned rest = (unsigned)(ms - days * DAY_MS);
+	unsigned rest;
 	struct civil c;
 	struct tm tm;
 
@@ -118,6 +118,7 @@ void moment_format_timestamp(const char *format, int64_t ms, struct bytes *out)
 		number_format_int(ms, "", out);
 		return;
 	}
+	rest = (unsigned)(ms - days * DAY_MS);
 	c = civil_of(days);
 	if (!strcmp(format, MOMENT_FORMAT) && c.year >= 1000) {
 		put_padded((uint64_t)c.year, 4, out);

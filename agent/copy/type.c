@@ -311,7 +311,7 @@ static int option_parse(struct span *from, struct type *ret, unsigned depth)
 			return -EINVAL;
 		/* fall through */
 	case TYPE_TUPLE:
-		if (!take_short(from, &count) || count > PARTS_MAX)
+		if (!take_short(from, &count) || count == 0 || count > PARTS_MAX)
 			return -EINVAL;
 		break;
 	default:
