@@ -54,6 +54,7 @@ int stream_connect(const struct endpoint *to, uint32_t mark, uint64_t deadline_n
 		   struct error *error)
 {
 	int fd = dial(&to->addr, mark, deadline_ns), rc = 0;
+	struct stream tls;
 
 	if (fd < 0)
 		return error_set(error, fd, "%s", strerror(-fd));
@@ -61,20 +62,22 @@ int stream_connect(const struct endpoint *to, uint32_t mark, uint64_t deadline_n
 		*ret = stream_plain(fd);
 		return 0;
 	}
-	if (stream_tls_client(fd, to, ret) < 0) {
+	if (stream_tls_client(fd, to, &tls) < 0) {
 		close(fd);
 		return error_set(error, -ENOMEM, "out of memory");
 	}
-	while ((rc = stream_handshake(ret)) == -EAGAIN)
-		if ((rc = wait_for(fd, ret->write_wants_read ? POLLIN : POLLOUT, deadline_ns)) < 0)
+	while ((rc = stream_handshake(&tls)) == -EAGAIN)
+		if ((rc = wait_for(fd, tls.write_wants_read ? POLLIN : POLLOUT, deadline_ns)) < 0)
 			break;
-	if (rc == 0)
+	if (rc == 0) {
+		*ret = tls;
 		return 0;
+	}
 	if (rc == -ETIMEDOUT)
 		error_set(error, rc, "the TLS handshake did not end in time; does it speak TLS there?");
 	else
-		error_set(error, rc, "%s", stream_reason(ret) ? stream_reason(ret) : strerror(-rc));
-	stream_close(ret);
+		error_set(error, rc, "%s", stream_reason(&tls) ? stream_reason(&tls) : strerror(-rc));
+	stream_close(&tls);
 	return rc;
 }
 

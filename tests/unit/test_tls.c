@@ -7,6 +7,7 @@
 #include "net/conn.h"
 #include "net/connect.h"
 #include "net/dial.h"
+#include "mirror/client.h"
 
 static struct cert ca, other_ca, node, client;
 
@@ -570,6 +571,29 @@ static void a_dial_says_why_it_failed(void **unused)
 }
 
 /* A port that speaks CQL in the clear answers a ClientHello with its version error, or with an end. */
+/* It was closed twice, which ended the agent. */
+static void a_question_to_a_node_that_is_not_trusted_ends_with_the_reason(void **unused)
+{
+	struct tls_context *server = server_context("node", TLS_1_3);
+	struct tls_context *wrong =
+	    context_of(&(struct tls_settings){.ca_file = in_directory("other-ca.pem")});
+	struct endpoint to = loopback(wrong, "");
+	struct cluster cluster = {.tls = wrong};
+	struct client *question = NULL;
+	struct play_server s;
+	struct error error;
+
+	(void)unused;
+	play_start(&s, server, NULL);
+	to.addr = s.addr;
+	assert_int_equal(client_open(&question, &cluster, &to, 0, 5000, &error), -EKEYREJECTED);
+	assert_null(question);
+	assert_non_null(strstr(error.text, "is not trusted"));
+	play_stop(&s);
+	tls_context_free(wrong);
+	tls_context_free(server);
+}
+
 static void a_plain_port_is_named(void **unused)
 {
 	struct tls_context *tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem")});
@@ -612,6 +636,7 @@ int main(void)
 	    cmocka_unit_test(what_the_stream_holds_is_delivered),
 	    cmocka_unit_test(sessions_are_resumed),
 	    cmocka_unit_test(a_dial_says_why_it_failed),
+	    cmocka_unit_test(a_question_to_a_node_that_is_not_trusted_ends_with_the_reason),
 	    cmocka_unit_test(a_plain_port_is_named),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
