@@ -95,7 +95,7 @@ static void fill_options(struct cli_option *options, struct copy_request *r, str
 	     .place.text = &r->consistency},
 	    {.name = "ssl",
 	     .type = CLI_FLAG,
-	     .help = "refused: copy does not speak TLS",
+	     .help = "TLS, with the files of cqlshrc's [ssl]",
 	     .place.flag = &r->ssl},
 	    {.name = "proxy-mode",
 	     .type = CLI_FLAG,

@@ -323,7 +323,7 @@ static ssize_t take_bytes(struct channel *l, struct span in)
 				break;
 			if (n < 0 || !l->head.response)
 				return give_up(l, -EPROTO,
-					       "this is not CQL (is it the CQL port, and without TLS?)",
+					       "this is not CQL (is it the CQL port?)",
 					       (struct span){0});
 			if (l->head.flags & FRAME_COMPRESSED)
 				return give_up(l, -EPROTO, "compressed, although that was not agreed",
@@ -391,6 +391,16 @@ static ssize_t receive(struct channel *l)
 	return l->left.failed ? -ENOMEM : n;
 }
 
+/* TLS knows better than errno: that our certificate is not liked, for one, is said only behind the handshake. */
+static void lose(struct channel *l, int error)
+{
+	const char *why = stream_reason(&l->conn.stream);
+
+	if (why && !*l->reason)
+		give_up(l, error, why, (struct span){0});
+	go(l, error, true);
+}
+
 static void on_readable(struct conn *conn)
 {
 	struct channel *l = conn->owner;
@@ -404,7 +414,7 @@ static void on_readable(struct conn *conn)
 			break;
 	}
 	if (n < 0 && n != -EAGAIN)
-		go(l, (int)n, true);
+		lose(l, (int)n);
 }
 
 static void on_drained(struct conn *conn)
@@ -421,7 +431,7 @@ static void on_failed(struct conn *conn, int error)
 	struct channel *l = conn->owner;
 
 	MAGIC_CHECK(l, CHANNEL_MAGIC);
-	go(l, error, true);
+	lose(l, error);
 }
 
 static void on_closed(struct conn *conn)

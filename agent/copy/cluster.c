@@ -302,6 +302,7 @@ static int find_control(struct copy_cluster *c, const struct copy_login *login, 
 	keep_name(login->host, to->names[0]);
 	to->username = login->username;
 	to->password = login->password;
+	to->tls = login->tls;
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct copy_login {
 	uint16_t port;
 	const char *username, *password; /* NULL or "" = none; borrowed for the cluster's life */
 	unsigned connect_ms;
+	struct tls_context *tls; /* NULL = plain; borrowed for the cluster's life */
 };
 
 /* 0, or −errno with a reason: what client_open() says; −ENOENT: no such keyspace or table. */

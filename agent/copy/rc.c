@@ -148,3 +148,12 @@ const char *rc_get(const struct rc *rc, const char *section, const char *key)
 			return rc->entries[i].value;
 	return NULL;
 }
+
+bool rc_expand(const char *path, char *to, size_t size)
+{
+	const char *home = getenv("HOME");
+
+	if (path[0] == '~' && path[1] == '/' && home)
+		return (size_t)snprintf(to, size, "%s%s", home, path + 1) < size;
+	return (size_t)snprintf(to, size, "%s", path) < size;
+}

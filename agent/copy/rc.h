@@ -26,5 +26,8 @@ int rc_read(struct rc *ret, const char *path, struct error *error);
 int rc_parse(struct rc *ret, const char *name, const char *text, size_t size, struct error *error);
 void rc_done(struct rc *rc);
 
+/* A path as people write it: ~/ is the home directory. False: too long. */
+bool rc_expand(const char *path, char *to, size_t size);
+
 /* The last value given; NULL when there is none. Borrowed. */
 const char *rc_get(const struct rc *rc, const char *section, const char *key);

@@ -15,26 +15,17 @@
 
 /* ------------------------------------------------------------- files */
 
-static bool expand_home(const char *path, char *to, size_t size)
-{
-	const char *home = getenv("HOME");
-
-	if (path[0] == '~' && path[1] == '/' && home)
-		return (size_t)snprintf(to, size, "%s%s", home, path + 1) < size;
-	return (size_t)snprintf(to, size, "%s", path) < size;
-}
-
 static int find_rc(struct copy_settings *s, const char *given, struct error *error)
 {
 	static const char *const places[] = {"~/.cassandra/cqlshrc", "~/.cqlshrc"};
 	size_t size = sizeof(s->rc_path);
 
 	if (given) {
-		expand_home(given, s->rc_path, size);
+		rc_expand(given, s->rc_path, size);
 		return rc_read(&s->rc, s->rc_path, error);
 	}
 	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
-		if (expand_home(places[i], s->rc_path, size) && access(s->rc_path, F_OK) == 0)
+		if (rc_expand(places[i], s->rc_path, size) && access(s->rc_path, F_OK) == 0)
 			return rc_read(&s->rc, s->rc_path, error);
 	*s->rc_path = 0;
 	return 0;
@@ -47,7 +38,7 @@ static int read_credentials(struct copy_settings *s, const char *given, struct e
 	char full[1024];
 	struct stat st;
 
-	if (!expand_home(path ? path : "~/.cassandra/credentials", full, sizeof(full)) || stat(full, &st) < 0)
+	if (!rc_expand(path ? path : "~/.cassandra/credentials", full, sizeof(full)) || stat(full, &st) < 0)
 		return given ? error_set(error, -ENOENT, "cannot read %s: %s", given, strerror(errno)) : 0;
 	if (st.st_uid != geteuid() || st.st_mode & (S_IRWXG | S_IRWXO)) {
 		if (given)
@@ -110,16 +101,10 @@ static int read_consistency(struct copy_settings *s, const char *name, struct er
 
 static int read_login(struct copy_settings *s, const struct copy_request *r, struct error *error)
 {
-	const char *ssl = rc_get(&s->rc, "connection", "ssl");
 	unsigned long port = r->port ? r->port : DEFAULT_PORT;
 	unsigned long seconds = r->connect_seconds ? r->connect_seconds : DEFAULT_CONNECT_SECONDS;
 	int rc = 0;
 
-	if (r->ssl || (ssl && (!strcasecmp(ssl, "true") || !strcmp(ssl, "1") || !strcasecmp(ssl, "yes") ||
-			       !strcasecmp(ssl, "on"))))
-		return error_set(error, -ENOTSUP,
-				 "copy does not speak TLS: nothing was sent. A tunnel (ssh, stunnel) to the "
-				 "cluster can, with CONNECTIONMODE='proxy'");
 	s->login.host = first_of(r->host, getenv("CQLSH_HOST"), rc_get(&s->rc, "connection", "hostname"));
 	if (!s->login.host)
 		s->login.host = "127.0.0.1";
@@ -218,12 +203,16 @@ int settings_read(struct copy_settings *s, struct copy_request *r, struct error 
 		snprintf(c->keyspace, sizeof(c->keyspace), "%s", keyspace);
 	rc = read_login(s, r, error);
 	if (rc == 0)
+		rc = copy_ssl_open(&s->ssl, &s->rc, s->login.host, r->ssl, error);
+	s->login.tls = s->ssl.context;
+	if (rc == 0)
 		rc = read_consistency(s, r->consistency, error);
 	return rc < 0 ? rc : read_options(s, r, error);
 }
 
 void settings_done(struct copy_settings *s)
 {
+	copy_ssl_done(&s->ssl);
 	rc_done(&s->rc);
 	rc_done(&s->config);
 	rc_done(&s->credentials);

@@ -5,11 +5,13 @@
 #include "copy/cluster.h"
 #include "copy/copy.h"
 #include "copy/rc.h"
+#include "copy/ssl.h"
 
 struct copy_settings {
 	struct rc rc, config, credentials; /* cqlshrc, CONFIGFILE, credentials */
 	char rc_path[1024];		   /* "" = there is none */
 	struct copy_login login;
+	struct copy_ssl ssl;
 	uint16_t consistency;
 	struct copy_options options;
 };

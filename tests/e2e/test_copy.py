@@ -8,6 +8,7 @@ import time
 
 import lab
 import pytest
+import tlslab
 
 pytestmark = pytest.mark.quick
 
@@ -227,11 +228,57 @@ def test_wrong_words(shell):
             (["from", "copy.types", "nowhere.csv"], 1, "no matching file found"),
             (["to", "copy.types", "/nonexistent/x"], 1, "for writing"),
             (["to", "copy.types", "x", "--with", "COLOUR='red'"], 1, "Unrecognized COPY option: COLOUR"),
-            (["to", "copy.types", "x", "--ssl"], 1, "does not speak TLS")):
+            (["to", "copy.types", "x", "--ssl"], 1, "does certfile in [ssl] hold the CA")):
         assert text in shell.copy(*args, expect=status).stderr
     r = subprocess.run([lab.BINARY, "copy", "to", "copy.types", "x", "--host", shell.cluster.address, "-u", "nobody", "-p", "no"], env=shell.env,
                        cwd=shell.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert r.returncode == 1 and "incorrect" in r.stderr, r.stderr
+
+
+def write_rc(shell, **ssl):
+    with open(shell.path("cqlshrc"), "w", encoding="utf-8") as f:
+        f.write("[connection]\nssl = true\n[ssl]\n" + "".join(f"{k} = {v}\n" for k, v in ssl.items()))
+    return ["--cqlshrc", shell.path("cqlshrc")]
+
+
+def test_tls_as_cqlshrc_has_it(shell, origin):
+    """Every connection of a copy is encrypted, as the server sees it."""
+    origin.run("TRUNCATE copy.many_back")
+    rc = write_rc(shell, certfile=tlslab.CA)
+    with subprocess.Popen(shell.command("from", "copy.many_back(id,a,b)", "-", *rc), env=shell.env, cwd=shell.directory, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        p.stdin.write("".join(f"{i},a{i},{i}\n" for i in range(6000)).encode())
+        p.stdin.flush()
+
+        def encrypted():
+            return {ssl for driver, ssl in origin.run("SELECT driver_name, ssl_enabled FROM system_views.clients") if driver == "cqlferry copy"}
+
+        lab.wait_until(encrypted, 20, "connections of the copy", step=0.2)
+        assert encrypted() == {True}
+        out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and b"6000 rows imported" in out, err
+    r = shell.copy("to", "copy.many_back(id,a,b)", "tls.csv", "--connectionmode", "direct", *rc)
+    assert "6000 rows exported" in r.stdout and r.stderr == ""
+    assert shell.lines("tls.csv")[1:] == sorted(b"%d,a%d,%d" % (i, i, i) for i in range(6000))
+
+
+def test_whom_tls_trusts(shell, target):
+    """The target wants a certificate of whoever speaks TLS."""
+    def roles(expect, text, **ssl):
+        r = shell.copy("to", "system_auth.roles(role,is_superuser)", "-", *write_rc(shell, **ssl), expect=expect, host=target.address)
+        assert text in (r.stderr if expect else r.stdout), r.stderr
+        return r.stderr
+
+    ours = {"usercert": tlslab.CLIENT[0], "userkey": tlslab.CLIENT[1]}
+    roles(0, "cassandra,True", certfile=tlslab.CA, **ours)
+    roles(1, "certificate of ours", certfile=tlslab.CA)
+    roles(1, "is not trusted", certfile=tlslab.own_ca(shell.directory)[0], **ours)
+    roles(1, "is not trusted", **ours)
+    roles(1, "userkey in [ssl] needs a usercert", userkey=ours["userkey"])
+    roles(1, "nowhere.pem", certfile=shell.path("nowhere.pem"), **ours)
+    assert "whoever answers is taken for the cluster" in roles(0, "cassandra,True", validate="false", **ours)
+    shell.env["SSL_CERTFILE"] = tlslab.CA
+    roles(0, "cassandra,True", certfile=shell.path("nowhere.pem"), **ours)
 
 
 def test_an_interrupted_copy_goes_on(shell, origin):
