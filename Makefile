@@ -38,7 +38,7 @@ VERSION := 0.1.0
 PKGS    := libbpf libelf openssl libuv liblz4 snappy libxxhash jansson libcyaml libdeflate libmicrohttpd libcurl libzip
 # Evaluated in recipes only, so that `make demo` can install the packages first.
 PKG_CFLAGS = $(shell pkg-config --cflags $(filter-out snappy,$(PKGS)) 2>/dev/null)
-PKG_LIBS   = $(shell pkg-config --libs $(filter-out snappy,$(PKGS)) 2>/dev/null) -lsnappy -lyaml
+PKG_LIBS   = $(shell pkg-config --libs $(filter-out snappy,$(PKGS)) 2>/dev/null) -lsnappy -lyaml -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wno-format-truncation
 ifdef CI
@@ -119,7 +119,8 @@ $(BUILD)/tests/fuzz/%.replay: tests/fuzz/%.c tests/fuzz/replay.c $(LIB)
 PURE_SRC := $(sort $(wildcard agent/cql/*.c agent/base/*.c) agent/migrate/update.c agent/cutover/ledger_format.c \
             agent/mirror/journal_format.c agent/mirror/journal_read.c agent/relay/prepared_record.c \
             agent/control/entry_text.c agent/control/render.c \
-            agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c agent/net/bundle_json.c)
+            agent/control/handover_gaps.c agent/relay/gap.c agent/net/addr.c agent/net/bundle_json.c agent/net/mode.c \
+            $(addprefix agent/copy/,csv.c type.c number.c moment.c value_format.c value_parse.c text.c options.c command.c rc.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$<)$(Q)$(CLANG) -std=gnu11 -O1 -g -D_GNU_SOURCE -DCQLFERRY_VERSION='"fuzz"' -Iinclude -Iagent -Itests -fno-strict-aliasing \

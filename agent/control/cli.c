@@ -47,6 +47,11 @@ const struct cli_command cli_commands[] = {
      "A move that would lose writes is refused, with what stands in its way; --plan asks without moving.\n"
      "When this command is interrupted, the agent carries the move on; `cqlferry status` shows how it ended.",
      cli_phase},
+    {"copy", "to|from KEYSPACE.TABLE[(COLUMNS)] FILE|-", "copy a table to or from CSV files, as COPY of cqlsh does",
+     "The files are those of cqlsh, and options may be given as in cqlsh: --with \"HEADER=TRUE AND DELIMITER='|'\".\n"
+     "Or as a statement: cqlferry copy -e \"COPY ks.t (a, b) TO 'f.csv' WITH HEADER=TRUE AND CONNECTIONMODE='proxy'\".\n"
+     "Exit status 3: finished, but rows were rejected (see ERRFILE) or ranges given up.",
+     cli_copy},
     {"off", "", "kill switch: take interception away at once",
      "New connections go where the applications wanted to go; open ones live on. After a cutover that is "
      "the\n"

@@ -125,6 +125,7 @@ int cli_journal(struct cli *cli, int argc, char **argv);
 int cli_dead(struct cli *cli, int argc, char **argv);
 int cli_hold(struct cli *cli, int argc, char **argv);
 int cli_release(struct cli *cli, int argc, char **argv);
+int cli_copy(struct cli *cli, int argc, char **argv);
 int cli_phase(struct cli *cli, int argc, char **argv);
 int cli_off(struct cli *cli, int argc, char **argv);
 int cli_on(struct cli *cli, int argc, char **argv);

@@ -68,7 +68,7 @@ int client_read_answer(struct client *c, struct answer *ret, struct error *error
 		rc = receive(c, FRAME_HEADER_SIZE);
 		if (c->used >= 2 && c->buffer[0] == 0x15 &&
 		    c->buffer[1] == 0x03) /* a TLS alert: 7 bytes, then the end */
-			return client_broken_by(c, error, -EPROTO, "speaks TLS; set tls.enabled for that cluster");
+			return client_broken_by(c, error, -EPROTO, "speaks TLS; set tls.enabled for that cluster, or --ssl for copy");
 		if (rc < 0)
 			return client_broken_by(
 			    c, error, rc,

@@ -121,6 +121,7 @@ int tls_verify(int good, X509_STORE_CTX *store)
 	const X509 *x = X509_STORE_CTX_get_current_cert(store);
 	const char *whose =
 	    X509_STORE_CTX_get_error_depth(store) ? "a certificate of its chain" : "its certificate";
+	const struct tls_names *names = t ? tls_context_settings(t->context)->names : NULL;
 	int code = X509_STORE_CTX_get_error(store);
 	char subject[ENDPOINT_NAME] = "?", when[40] = "?";
 
@@ -139,8 +140,9 @@ int tls_verify(int good, X509_STORE_CTX *store)
 		break;
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
-		say(t, "%s (%s) is not for %s: tls.serverName can say whom it has to be for", whose, subject,
-		    t->wanted ? t->wanted : "this host");
+		say(t, "%s (%s) is not for %s%s%s%s", whose, subject, t->wanted ? t->wanted : "this host",
+		    names->server_name ? ": " : "", names->server_name ? names->server_name : "",
+		    names->server_name ? " can say whom it has to be for" : "");
 		break;
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
@@ -149,7 +151,7 @@ int tls_verify(int good, X509_STORE_CTX *store)
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
 		say(t, "%s (%s) is not trusted: %s; does %s hold the CA that signed it?", whose, subject,
 		    X509_verify_cert_error_string(code),
-		    t->server ? "listen.tls.clientCaFile" : "tls.caFile");
+		    t->server ? "listen.tls.clientCaFile" : names->ca);
 		break;
 	default:
 		say(t, "%s (%s) is refused: %s", whose, subject, X509_verify_cert_error_string(code));
@@ -160,6 +162,7 @@ int tls_verify(int good, X509_STORE_CTX *store)
 /* What the error queue says, in words that tell what to do. */
 static void say_protocol(struct tls *t)
 {
+	const struct tls_names *names = tls_context_settings(t->context)->names;
 	unsigned long code = ERR_peek_error();
 	char why[160];
 
@@ -183,12 +186,13 @@ static void say_protocol(struct tls *t)
 		else
 			say(t,
 			    "the peer ends the handshake: %s; does it want a certificate of ours that it "
-			    "trusts (tls.certFile)?",
-			    tls_why(why, sizeof(why)));
+			    "trusts (%s)?",
+			    tls_why(why, sizeof(why)), names->cert);
 		break;
 	case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
 	case SSL_R_UNSUPPORTED_PROTOCOL:
-		say(t, "no TLS version that both ends allow (tls.minVersion)");
+		say(t, "no TLS version that both ends allow%s%s%s", names->lowest ? " (" : "",
+		    names->lowest ? names->lowest : "", names->lowest ? ")" : "");
 		break;
 	case SSL_R_TLSV1_UNRECOGNIZED_NAME:
 		say(t, "the peer does not know the server name that was asked for");
@@ -236,7 +240,10 @@ static int outcome(struct stream *s, int result, bool reading)
 			t->ended = true; /* OpenSSL has given it up; there is nobody to take leave of */
 			return 0;
 		}
-		t->failed = SSL_get_verify_result(t->ssl) != X509_V_OK && !t->ready ? -EKEYREJECTED : -EPROTO;
+		t->failed = SSL_get_verify_mode(t->ssl) != SSL_VERIFY_NONE &&
+				    SSL_get_verify_result(t->ssl) != X509_V_OK && !t->ready
+				? -EKEYREJECTED
+				: -EPROTO;
 		if (!t->ready && ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
 			say(t, "the peer ended the connection in the TLS handshake; does it speak TLS there, "
 			       "and does it want a certificate of ours?");
@@ -504,7 +511,7 @@ int stream_tls_client(int fd, const struct endpoint *to, struct stream *ret)
 	t->peer = strdup(peer);
 	if (!t->peer)
 		rc = -ENOMEM;
-	if (rc == 0 && !tls_context_settings(to->tls)->any_name)
+	if (rc == 0 && !tls_context_settings(to->tls)->any_name && !tls_context_settings(to->tls)->anybody)
 		rc = expect(t, to);
 	if (rc == 0 && *to->sni && !is_address(to->sni) && SSL_set_tlsext_host_name(t->ssl, to->sni) != 1)
 		rc = -ENOMEM;

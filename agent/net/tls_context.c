@@ -74,7 +74,8 @@ static int use_trust(SSL_CTX *ssl, const struct tls_settings *s, const struct ma
 		if (!s->server && SSL_CTX_set_default_verify_paths(ssl) != 1)
 			return error_set(
 			    error, -ENOENT,
-			    "the system's trusted certificates cannot be read; name a CA in tls.caFile");
+			    "the system's trusted certificates cannot be read; name a CA in %s",
+			    s->names->ca);
 		return 0;
 	}
 	if (sk_X509_num(m->ca.certificates) == 0)
@@ -90,7 +91,8 @@ static int use_trust(SSL_CTX *ssl, const struct tls_settings *s, const struct ma
 }
 
 /* Ours is the one that the key belongs to, wherever it stands in the file; the others are its chain. */
-static int use_own(SSL_CTX *ssl, const struct material *m, struct error *error)
+static int use_own(SSL_CTX *ssl, const struct tls_settings *s, const struct material *m,
+		   struct error *error)
 {
 	EVP_PKEY *key = m->key.key ? m->key.key : m->own.key;
 	X509 *own = NULL;
@@ -99,8 +101,9 @@ static int use_own(SSL_CTX *ssl, const struct material *m, struct error *error)
 	if (!m->own.certificates)
 		return 0;
 	if (!key)
-		return error_set(error, -EINVAL, "'%s' holds no private key%s", m->key_name,
-				 m->key.certificates ? "" : "; set keyFile");
+		return error_set(error, -EINVAL, "'%s' holds no private key%s%s", m->key_name,
+				 m->key.certificates ? "" : "; set ",
+				 m->key.certificates ? "" : s->names->key);
 	for (int i = 0; i < sk_X509_num(m->own.certificates) && !own; i++)
 		if (X509_check_private_key(sk_X509_value(m->own.certificates, i), key) == 1)
 			own = sk_X509_value(m->own.certificates, i);
@@ -144,7 +147,8 @@ static void set_manners(SSL_CTX *ssl, const struct tls_settings *s)
 		SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF); /* tickets need no memory of ours */
 		return;
 	}
-	SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, tls_verify);
+	if (!s->anybody)
+		SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, tls_verify);
 	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
 	SSL_CTX_sess_set_new_cb(ssl, tls_new_session);
 }
@@ -160,7 +164,7 @@ static int assemble(const struct tls_settings *s, const struct material *m, SSL_
 	set_manners(ssl, s);
 	rc = use_trust(ssl, s, m, error);
 	if (rc == 0)
-		rc = use_own(ssl, m, error);
+		rc = use_own(ssl, s, m, error);
 	if (rc < 0)
 		SSL_CTX_free(ssl);
 	else
@@ -261,6 +265,11 @@ static int load(const struct tls_settings *s, struct tls_stamp *seen, SSL_CTX **
 
 int tls_context_new(const struct tls_settings *settings, struct tls_context **ret, struct error *error)
 {
+	static const struct tls_names configured = {.ca = "tls.caFile",
+						    .cert = "tls.certFile",
+						    .key = "keyFile",
+						    .server_name = "tls.serverName",
+						    .lowest = "tls.minVersion"};
 	struct tls_context *c = calloc(1, sizeof(*c));
 	int rc;
 
@@ -268,6 +277,8 @@ int tls_context_new(const struct tls_settings *settings, struct tls_context **re
 		return error_set(error, -ENOMEM, "out of memory");
 	c->magic = CONTEXT_MAGIC;
 	c->settings = *settings;
+	if (!c->settings.names)
+		c->settings.names = &configured;
 	rc = load(&c->settings, c->seen, &c->ssl, error);
 	if (rc < 0) {
 		free(c);

@@ -28,6 +28,12 @@
 enum tls_version { TLS_1_2, TLS_1_3 };
 enum tls_client_auth { TLS_CLIENT_AUTH_NONE, TLS_CLIENT_AUTH_OPTIONAL, TLS_CLIENT_AUTH_REQUIRED };
 
+/* What error texts call the settings. */
+struct tls_names {
+	const char *ca, *cert, *key;
+	const char *server_name, *lowest; /* NULL = there is no such setting */
+};
+
 /* All strings are borrowed for the life of the context; "" or NULL = not set. */
 struct tls_settings {
 	bool server;	       /* we are the server: certificate and key are needed */
@@ -37,8 +43,10 @@ struct tls_settings {
 	const char *key_password_file; /* first line: password of the key or of the PKCS#12 file */
 	const char *bundle_file;       /* a secure-connect bundle, instead of the files above */
 	bool any_name;		       /* client: a certificate of anybody will do, if it is trusted */
+	bool anybody;		       /* client: no certificate is judged at all */
 	enum tls_version lowest;
 	enum tls_client_auth client_auth; /* server: trust is ca_file's */
+	const struct tls_names *names;	  /* NULL = as the agent's configuration has them */
 };
 
 struct tls_context;

@@ -11,11 +11,12 @@
 
 #include "fakequeue.h"
 #include "faketables.h"
+#include "fakecopy.h"
 
 /* Slots of the table of prepared statements, a power of two. */
 enum { PREPARED_MAX = 1 << 14 };
 
-enum kind { KIND_READ, KIND_SYSTEM, KIND_WRITE, KIND_USE, KIND_SCHEMA, KIND_LIST };
+enum kind { KIND_READ, KIND_COPY, KIND_SYSTEM, KIND_WRITE, KIND_USE, KIND_SCHEMA, KIND_LIST };
 
 struct statement {
 	uint8_t id[16];
@@ -240,7 +241,7 @@ static inline void statement_read(struct statement *s, const uint8_t *text, size
 		s->bytes = s->bytes < FRAME_MAX / 2 ? s->bytes : FRAME_MAX / 2;
 		s->kind = strncasecmp(from, "system", 6) && strncasecmp(from, "peers", 5) &&
 				  strncasecmp(from, "local", 5)
-			      ? KIND_READ
+			      ? (copy_mentions(s->text) ? KIND_COPY : KIND_READ)
 			      : KIND_SYSTEM;
 	}
 }
@@ -313,6 +314,9 @@ static inline void statement_run(struct conn *c, int stream, const struct statem
 	case KIND_LIST: /* what a server without authentication says */
 		answer_error(c, c->version, stream, ERR_UNAUTHORIZED,
 			     "You have to be logged in and not anonymous to perform this request", NULL);
+		break;
+	case KIND_COPY: /* only by EXECUTE, see copy_page() */
+		answer_error(c, c->version, stream, ERR_INVALID, "this table is read by prepared statements", NULL);
 		break;
 	case KIND_WRITE:
 		answer_void(c, stream);

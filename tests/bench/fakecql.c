@@ -2,13 +2,14 @@
 /*
  * fakecql - a CQL server that costs next to nothing, so that a benchmark measures what stands before it.
  *
- *   fakecql --listen ADDR:PORT [--threads N] [--auth] [--cluster NAME] [--dc NAME] [--release V] [--counts]
+ *   fakecql --listen ADDR:PORT [--threads N] [--auth] [--cluster NAME] [--dc NAME] [--release V] [--counts] [--rows N]
  *
  * N threads, each with its own epoll set and its own SO_REUSEPORT listener. Protocol v3, v4 and v5 (segments
  * from the answer to STARTUP on), no compression. It takes any statement: a SELECT from a table whose name
  * ends in _<bytes> gives one row (k int, v blob of that size), one from system tables gives what faketables.h
  * knows, everything else is a write and gives VOID. Nothing is stored. With --auth any user and password will
  * do.
+ * bench.rows has N rows of ten columns, for COPY (fakecopy.h).
  * --counts prints the number of requests of each kind as one JSON line on SIGUSR1 and at the end.
  *
  * One turn of the loop for a connection: one read (into a buffer of the thread, so that an idle connection
@@ -139,7 +140,9 @@ static int request(void *arg, const struct frame *f)
 		n = get32(&in);
 		p = get(&in, n);
 		known = p ? prepared_add(p, n) : NULL;
-		if (known)
+		if (known && copy_mentions(known->text))
+			copy_prepared(c, f->stream, known->id, known->kind == KIND_COPY);
+		else if (known)
 			answer_prepared(c, f->stream, known);
 		else
 			answer_error(c, c->version, f->stream, ERR_INVALID,
@@ -156,6 +159,11 @@ static int request(void *arg, const struct frame *f)
 		}
 		if (c->version >= 5)
 			get_short_bytes(&in, &n);
+		if (known->kind == KIND_COPY) {
+			count_add(c->worker, COUNT_READ);
+			copy_page(c, f->stream, &in);
+			break;
+		}
 		get16(&in); /* consistency */
 		statement_run(c, f->stream, known, (c->version >= 5 ? get32(&in) : get8(&in)) & 2);
 		break;
@@ -295,7 +303,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 	    {"listen", 1, 0, 'l'}, {"threads", 1, 0, 't'}, {"auth", 0, 0, 'a'},	  {"cluster", 1, 0, 'c'},
-	    {"dc", 1, 0, 'd'},	   {"release", 1, 0, 'r'}, {"counts", 0, 0, 'n'}, {0}};
+	    {"dc", 1, 0, 'd'},	   {"release", 1, 0, 'r'}, {"counts", 0, 0, 'n'}, {"rows", 1, 0, 'R'}, {0}};
 	struct sockaddr_in6 sa6 = {.sin6_family = AF_INET6};
 	struct sockaddr_in sa4 = {.sin_family = AF_INET};
 	struct rlimit files;
@@ -336,10 +344,13 @@ int main(int argc, char **argv)
 		case 'n':
 			want_counts = true;
 			break;
+		case 'R':
+			copy_rows = strtoull(optarg, NULL, 10);
+			break;
 		default:
 			die("usage: fakecql --listen ADDR:PORT [--threads N] [--auth] [--cluster NAME] [--dc "
 			    "NAME] [--release V] "
-			    "[--counts]");
+			    "[--counts] [--rows N]");
 		}
 	v4 = inet_pton(AF_INET, node.address, &sa4.sin_addr) == 1;
 	if ((!v4 && inet_pton(AF_INET6, node.address, &sa6.sin6_addr) != 1) || n < 1 || n > 64)
@@ -351,6 +362,7 @@ int main(int argc, char **argv)
 	}
 	wire_init();
 	node_init();
+	copy_init();
 	pattern = malloc(PATTERN + SEGMENT_MAX);
 	workers = calloc((size_t)n, sizeof *workers);
 	threads = calloc((size_t)n, sizeof *threads);

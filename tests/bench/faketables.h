@@ -26,6 +26,14 @@ struct fake_node {
 static struct fake_node node;
 static const uint32_t blob_sizes[] = {100, 10240, 1048576, 67108864};
 enum { BLOB_SIZES = sizeof blob_sizes / sizeof *blob_sizes };
+/* bench.rows, see fakecopy.h: name, type, and the letter of cell_put(). */
+static const struct {
+	const char *name, *type;
+	char letter;
+} copy_columns[] = {{"id", "int", 'i'},	     {"a", "text", 't'},      {"b", "bigint", 'l'}, {"c", "double", 'd'},
+		    {"d", "boolean", 'b'}, {"e", "timestamp", 'c'}, {"f", "text", 't'},	    {"g", "int", 'i'},
+		    {"h", "uuid", 'u'},	     {"i", "blob", 'x'}};
+enum { COPY_COLUMNS = sizeof copy_columns / sizeof *copy_columns };
 #define SCHEMA_VERSION "6f0d3cc4-98a1-3a54-a0f5-0a1cbe5c0de1"
 
 /* name:type, type being one letter of cell_put(). */
@@ -101,7 +109,7 @@ static inline int fake_rows(const char *table)
 		return 1;
 	if (!strcmp(table, "system_schema.tables"))
 		return BLOB_SIZES;
-	return strcmp(table, "system_schema.columns") ? 0 : BLOB_SIZES * 2;
+	return strcmp(table, "system_schema.columns") ? 0 : BLOB_SIZES * 2 + COPY_COLUMNS;
 }
 
 /* A cell as text, NULL for null; lists and maps as comma-separated elements. */
@@ -175,6 +183,18 @@ static inline const char *fake_cell(const char *table, int row, const char *colu
 		return !strcmp(column, "table_name")
 			   ? (snprintf(text, sizeof text, "kv_%u", blob_sizes[row]), text)
 			   : NULL;
+	}
+	if (row >= BLOB_SIZES * 2) {
+		bool key = row == BLOB_SIZES * 2;
+
+		row -= BLOB_SIZES * 2;
+		return !strcmp(column, "table_name")	     ? "rows"
+		       : !strncmp(column, "column_name", 11) ? copy_columns[row].name
+		       : !strcmp(column, "clustering_order") ? "none"
+		       : !strcmp(column, "kind")	     ? (key ? "partition_key" : "regular")
+		       : !strcmp(column, "position")	     ? (key ? "0" : "-1")
+		       : !strcmp(column, "type")	     ? copy_columns[row].type
+							     : NULL;
 	}
 	if (!strcmp(column, "table_name"))
 		return snprintf(text, sizeof text, "kv_%u", blob_sizes[row / 2]), text;
