@@ -121,6 +121,8 @@ static void follow(struct phases *p, enum phase to)
 	struct course course = phase_course(to, p->relay->options.freeze_topology);
 
 	atomic_store(&p->switched, false);
+	/* Not a moment after the workers: what passes unseen meanwhile belongs on record. */
+	ledger_course(p->options.ledger, &course, clock_wall_us());
 	relay_set_course(p->relay, &course, after_switch, p);
 }
 

@@ -497,7 +497,8 @@ static void on_tick(uv_timer_t *timer)
 	d->worker->turn_ns = now;
 	housekeep(d, now);
 	tables_publish(d, now);
-	if (!d->on && dispatch_idle(d)) {
+	/* While something is kept, the connections stay: by them we learn that a node has forgotten it. */
+	if (!d->on && dispatch_idle(d) && !journal_keeps(d->journal)) {
 		while (d->target_count)
 			target_free(d->targets[--d->target_count]);
 		dispatch_wind(d);

@@ -97,6 +97,8 @@ uint64_t journal_roll(struct journal *j);
 
 /* The other cluster may have forgotten what it confirmed: all of it waits again. Returns how many. */
 uint32_t journal_repeat(struct journal *j);
+/* Whether something is kept that was confirmed. */
+bool journal_keeps(const struct journal *j);
 /* What was confirmed needs no keeping any more: it must not be repeated behind a TRUNCATE. */
 void journal_forget(struct journal *j);
 /* Gives back files; call it now and then. True: space was given back. */

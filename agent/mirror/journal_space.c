@@ -221,6 +221,14 @@ uint32_t journal_repeat(struct journal *j)
 	return all;
 }
 
+bool journal_keeps(const struct journal *j)
+{
+	for (const struct journal_file *f = j->head; f; f = f->next)
+		if (f->applied)
+			return true;
+	return false;
+}
+
 void journal_forget(struct journal *j)
 {
 	for (struct journal_file *f = j->head; f; f = f->next)
