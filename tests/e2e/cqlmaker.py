@@ -473,6 +473,9 @@ class Maker:
             return False
         # Without types nobody can tell what a bound term is added to.
         tags = p.tags | ({"undecided"} if "untyped" in p.tags and form != "prepared" else set())
+        # Nor whether what is laid out like a list is one.
+        if form != "prepared" and any(like_a_list(v) for v in p.values):
+            tags = tags | {"list"}
         return tags - {"untyped"} <= self.tags
 
     def next(self):
@@ -524,6 +527,17 @@ class Maker:
             else None
         )
         return Statement(self.number, "batch", version, pieces, stamp, None, kind, version == 5 and self.chance(0.5), ahead)
+
+
+def like_a_list(value):
+    """Whether the bytes are a number and so many values with their lengths."""
+    if not isinstance(value, bytes) or len(value) < 4:
+        return False
+    left, at = int.from_bytes(value[:4], "big", signed=True), 4
+    while left > 0 and at + 4 <= len(value):
+        at += 4 + max(0, int.from_bytes(value[at : at + 4], "big", signed=True))
+        left -= 1
+    return left == 0 and at == len(value)
 
 
 def json_name(column):
