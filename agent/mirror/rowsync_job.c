@@ -44,9 +44,11 @@ void job_fingerprint(struct job *j)
 
 static void claim(struct sync *y, const struct table_name *name, uint64_t hash)
 {
-	y->claims[y->claim_count] = (struct claim){.hash = hash};
-	strcpy(y->claims[y->claim_count].name.keyspace, name->keyspace); /* the same size */
-	strcpy(y->claims[y->claim_count].name.table, name->table);
+	struct claim *c = &y->claims[y->claim_count];
+
+	*c = (struct claim){.hash = hash};
+	snprintf(c->name.keyspace, sizeof(c->name.keyspace), "%s", name->keyspace);
+	snprintf(c->name.table, sizeof(c->name.table), "%s", name->table);
 	y->claim_count++;
 }
 
@@ -69,7 +71,7 @@ static int make_claims(struct sync *y)
 			struct table_name name = k->name;
 
 			if (!name.keyspace[0])
-				strcpy(name.keyspace, y->keyspaces[i]);
+				snprintf(name.keyspace, sizeof(name.keyspace), "%s", y->keyspaces[i]);
 			claim(y, &name, 0);
 		}
 	}

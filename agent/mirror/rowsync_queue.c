@@ -204,8 +204,8 @@ void gate_close(struct rowsync *rs, struct job *j, const struct table_name *name
 
 	if (!g)
 		return; /* without a gate every job meets the trouble itself */
-	strcpy(g->name.keyspace, name->keyspace);
-	strcpy(g->name.table, name->table);
+	snprintf(g->name.keyspace, sizeof(g->name.keyspace), "%s", name->keyspace);
+	snprintf(g->name.table, sizeof(g->name.table), "%s", name->table);
 	j->probe = true;
 	g->since_ns = clock_now_ns();
 	HASH_ADD(hh, rs->gates, name, sizeof(g->name), g);
