@@ -6,6 +6,7 @@ the cluster tells them (Cassandra 5).
 """
 import json
 import os
+import queue
 import resource
 import struct
 import subprocess
@@ -32,6 +33,14 @@ class Tool:
         self.process = subprocess.Popen(
             [TOOL, f"{origin.address}:9042", f"{target.address}:9042", lab.USER, lab.PASSWORD, str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        # Read all the time: a tool that cannot write its answers takes no more jobs.
+        self.lines = queue.Queue()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
 
     def line(self, **what):
         self.process.stdin.write(json.dumps(what) + "\n")
@@ -53,7 +62,7 @@ class Tool:
         """{job number: errno} of all jobs that ended since the last wait."""
         self.line(wait=True)
         results = {}
-        for line in self.process.stdout:
+        while (line := self.lines.get()) is not None:
             if line == "waited\n":
                 return results
             number, result = line.split()
@@ -67,9 +76,12 @@ class Tool:
 
     def end(self):
         """The counters."""
-        out, _ = self.process.communicate(timeout=120)
-        assert self.process.returncode == 0
-        return json.loads(out.splitlines()[-1])
+        self.process.stdin.close()
+        assert self.process.wait(120) == 0
+        last = None
+        while (line := self.lines.get()) is not None:
+            last = line
+        return json.loads(last)
 
     def kill(self):
         self.process.kill()
