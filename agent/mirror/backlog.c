@@ -60,6 +60,15 @@ static bool resolve(struct dispatch *d, struct record *r)
 	return r->slot != NULL;
 }
 
+/* It ends before it was in the queue. */
+static enum journal_take lost(struct dispatch *d, struct record *r, enum gap_cause cause)
+{
+	if (r->kind == RECORD_BARRIER)
+		d->barriers++; /* its end counts it out */
+	dispatch_give_up(d, r, cause);
+	return JOURNAL_TAKE;
+}
+
 static enum journal_take take(void *context, struct record *r)
 {
 	struct dispatch *d = context;
@@ -67,10 +76,8 @@ static enum journal_take take(void *context, struct record *r)
 
 	if (d->queued + d->waiting >= DISPATCH_LIVE)
 		return JOURNAL_STOP;
-	if (!resolve(d, r)) {
-		dispatch_give_up(d, r, GAP_DEAD);
-		return JOURNAL_TAKE;
-	}
+	if (!resolve(d, r))
+		return lost(d, r, GAP_DEAD);
 	r->cell = missing_cell(d->worker, r);
 	tables_add(d->tables, r);
 	if (backlog_held(d, r)) {
@@ -78,10 +85,8 @@ static enum journal_take take(void *context, struct record *r)
 		return JOURNAL_LEAVE;
 	}
 	/* What was in doubt when the agent died, or is since its answer: the rows tell, or nobody can. */
-	if (r->sent || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER))) {
-		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
-		return JOURNAL_TAKE;
-	}
+	if (r->sent || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER)))
+		return lost(d, r, GAP_UNKNOWN_OUTCOME);
 	if (r->unknown)
 		r->entry = ENTRY_ROWS;
 	age = clock_wall_us() / 1000000 - (int64_t)r->now;
@@ -127,7 +132,8 @@ static void refill_recovered(struct dispatch *d)
 			}
 		}
 		if (barrier && ticket < epoch) {
-			if (recovered_busy(d) || !journal_refill_file(barrier, take, d))
+			/* Of a table on hold it stays, and with it what comes behind. */
+			if (recovered_busy(d) || !journal_refill_file(barrier, take, d) || journal_waiting(d->recovered) == before)
 				return;
 			continue;
 		}
