@@ -48,6 +48,7 @@ METRIC(MIRROR_DEAD_UNKEPT, "counter", "cqlferry_mirror_dead_unkept_total", "", "
 METRIC(MIRROR_DEAD_KEPT, "gauge", "cqlferry_mirror_dead_letters", "", "Dead letters that are kept now")
 METRIC(MIRROR_OLDEST_SECONDS, "gauge", "cqlferry_mirror_oldest_seconds", "", "Age of the oldest write that waits for the other cluster")
 METRIC(MIRROR_REFUSED_BY_PRIMARY, "counter", "cqlferry_mirror_refused_total", "", "Writes that the primary cluster refused: they are not mirrored, on purpose")
+METRIC(MIRROR_LEFT_OUT, "counter", "cqlferry_mirror_left_out_total", "", "Writes, or statements of a batch, that are not mirrored because mirror.include or mirror.exclude leaves their tables out")
 METRIC(MIRROR_BACKLOG, "gauge", "cqlferry_mirror_backlog_records", "", "Writes acknowledged to clients that the other cluster has not confirmed yet")
 METRIC(MIRROR_BACKLOG_BYTES, "gauge", "cqlferry_mirror_backlog_bytes", "side=\"target\"", "Bytes of journal files with writes for a cluster that are not delivered, or kept for a while after")
 METRIC(MIRROR_REVERSE_BYTES, "gauge", "cqlferry_mirror_backlog_bytes", "side=\"origin\"", "")

@@ -119,6 +119,9 @@ struct config {
 		uint32_t retain_millis, hold_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
 	} limits;
 	struct {
+		struct config_list include, exclude, rename; /* cql/scope.h reads the entries */
+	} mirror;
+	struct {
 		int sync; /* enum config_sync */
 		uint32_t sync_millis;
 		bool strict_holds;

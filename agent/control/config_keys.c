@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cql/scope.h"
 #include "net/tls_context.h"
 
 static const struct config_name acceleration_names[] = {
@@ -224,6 +225,20 @@ static const char *valid_watch(const char *value)
 	return NULL;
 }
 
+static const char *valid_pattern(const char *value)
+{
+	struct table_name name;
+
+	return scope_read_pattern(value, &name) == 0 ? NULL : "is not keyspace, keyspace.* or keyspace.table, spelled as in the schema and without quotes";
+}
+
+static const char *valid_rename(const char *value)
+{
+	struct scope_rename rename;
+
+	return scope_read_rename(value, &rename) == 0 ? NULL : "is not keyspace=name or keyspace.table=name, without quotes";
+}
+
 #define AT(field) offsetof(struct config, field)
 #define STRING(path, field, standard, valid, allowed, help)                                       \
 	{                                                                                         \
@@ -368,6 +383,12 @@ const struct config_key config_keys[] = {
 	   "Longest wait for a connection to a cluster"),
     NUMBER("limits.stopMillis", limits.stop_millis, "10000", 0, 600000,
 	   "Longest wait at a graceful stop for requests in flight"),
+
+    LIST("mirror.include", mirror.include, valid_pattern, "keyspaces, or keyspace.table",
+	 "Tables that are mirrored, named as on the origin; empty = all"),
+    LIST("mirror.exclude", mirror.exclude, valid_pattern, "keyspaces, or keyspace.table", "Of those, tables that are not mirrored"),
+    LIST("mirror.rename", mirror.rename, valid_rename, "keyspace=name, or keyspace.table=name",
+	 "What the target calls a keyspace or a table; such an agent mirrors, but does not cut over"),
 
     ENUM("journal.sync", journal.sync, "interval", sync_names,
 	 "When the journal survives a crash of the node (of the agent it always does): commit = before the origin sees a write, "

@@ -54,6 +54,7 @@ void dispatch_done(struct dispatch *d)
 	journal_free(d->recovered);
 	ailing_free(d->ailing);
 	tables_free(d->tables);
+	room_done(&d->room);
 }
 
 bool dispatch_idle(const struct dispatch *d)

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "cql/request.h"
 #include "mirror/rowsync.h"
+#include "mirror/scoped.h"
 
 /* Row syncs that nobody waits for any more, node-wide: each holds a copy of its keys for the length of the hint window. */
 #define AGAIN_MAX 4096u
@@ -47,6 +48,12 @@ enum gap_cause rows_cause(const struct record *r, int error)
 	if (error == -ENOTSUP)
 		return GAP_COUNTER;
 	return r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+}
+
+/* What cannot be compared because it counts can still be sent, unless a part of it must not be. */
+static int counts(const struct dispatch *d, const struct record *r, int result)
+{
+	return result == -ENOTSUP && scoped_mixed(d->worker, r) ? -ENOKEY : result;
 }
 
 /* ---- what a record asks for */
@@ -178,6 +185,7 @@ static void told(struct worker *w, void *context)
 	if (!r)
 		return;
 	w->turn_ns = clock_now_ns();
+	result = counts(d, r, result);
 	if (result == 0) {
 		if (r->unknown)
 			look_again(d, r);
@@ -213,7 +221,7 @@ int rows_submit(struct dispatch *d, struct record *r)
 		unlink_job(j);
 		free(j);
 	}
-	return e;
+	return counts(d, r, e);
 }
 
 struct record *rows_take_back(struct dispatch *d)

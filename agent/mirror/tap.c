@@ -10,6 +10,7 @@
 #include "mirror/mirror.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/scoped.h"
 
 static void settled(struct dispatch *d)
 {
@@ -81,6 +82,7 @@ static void tap_free(void *tap)
 	for (int side = 0; side < SIDES; side++)
 		dispatch_done(&t->dispatch[side]);
 	hold_view_done(&t->holds);
+	room_done(&t->room);
 	free(t);
 }
 
@@ -159,9 +161,56 @@ static int raise_barrier(struct tap *t, struct record *r)
 	return 0;
 }
 
-static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
+/* What of a write is mirrored, where tables are left out. */
+struct portion {
+	struct tap_write write;
+	struct request request; /* a BATCH without some of its statements */
+	unsigned left_out;
+};
+
+/* 0 or as intent() does. A BATCH loses statements, a batch in one text goes through row sync. */
+static int leave_out(struct tap *t, const struct tap_write *w, struct portion *ret)
+{
+	const struct request *q = w->request;
+	enum scope_part part = scoped_part(t->worker, w);
+	int n;
+
+	ret->write = *w;
+	ret->left_out = 0;
+	if (part == SCOPE_ALL)
+		return 0;
+	if (part == SCOPE_NONE) {
+		metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, q->opcode == OP_BATCH ? q->batch_count : 1);
+		return -ENOENT;
+	}
+	ret->left_out = 1;
+	if (q->opcode != OP_BATCH) {
+		if (w->way == UNMIRRORED_COUNTER)
+			return -ENOTSUP; /* it can be sent once, but only whole */
+		if (w->way == MIRRORABLE)
+			ret->write.way = UNMIRRORED_UNCLASSIFIED;
+		return 0;
+	}
+	n = scoped_batch(t->worker, w, &t->room, &ret->request);
+	if (n < 0) {
+		shed(t, w);
+		return -ENOSPC;
+	}
+	ret->left_out = (unsigned)n;
+	ret->write.request = &ret->request;
+	return 0;
+}
+
+static int tap_intent(void *tap, const struct tap_write *whole, struct record **ret)
 {
 	struct tap *t = tap;
+	struct portion portion;
+	int left = leave_out(t, whole, &portion);
+
+	if (left < 0)
+		return left;
+
+	const struct tap_write *w = &portion.write;
 	const struct request *q = w->request;
 	struct prepared_slot *slots[BATCH_SLOTS] = {w->slot};
 	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
@@ -195,7 +244,8 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 		shed(t, w);
 		return -ENOSPC;
 	}
-	r->cell = cell_of(t, w);
+	metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, portion.left_out);
+	r->cell = portion.left_out ? missing_cell(t->worker, r) : cell_of(t, w);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
 	t->in_doubt++;

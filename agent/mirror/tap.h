@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mirror's end of the relay's tap: one for each worker, with a journal and a dispatch to either side. */
 #pragma once
+#include "base/room.h"
 #include "mirror/barrier.h"
 #include "mirror/dispatch.h"
 #include "mirror/journal_sync.h"
@@ -13,6 +14,7 @@ struct tap {
 	struct journal_syncer syncer;
 	struct hold_view holds;
 	uint32_t writes;                 /* intents so far: marks the statements of one batch */
+	struct room room;                /* for a batch that loses some of its statements */
 	uint32_t in_doubt;
 	bool stalled; /* sessions wait for space */
 	bool closed;  /* nothing is sent any more */

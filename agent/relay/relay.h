@@ -40,6 +40,7 @@ struct tap_ops;
 struct prepared_map;
 struct topology_store;
 struct retirement;
+struct scope;
 
 /* What new requests are to be done with. Workers get it by message, so that all requests of a turn see the same. */
 struct course {
@@ -62,6 +63,7 @@ struct relay_options {
 	struct addr explicit_listen; /* AF_UNSPEC = off: for clients that are pointed at the agent */
 	struct addr agent4, agent6;  /* for intercepted connections; AF_UNSPEC = off. The port is filled in when it was 0 */
 	struct cluster cluster[SIDES];
+	const struct scope *scope;      /* what is mirrored, under which names; NULL = everything, under the same. Borrowed for life */
 	struct tls_context *client_tls; /* clients' TLS ends here; NULL = it is relayed untouched. Shares */
 	uint32_t sessions_max;         /* node-wide */
 	uint32_t requests_max;         /* in flight on this node */

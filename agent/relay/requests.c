@@ -345,9 +345,11 @@ static int tell_mirror(struct session *s, struct analysis *a, enum side side, st
 		*edit_count = request_pin_timestamp(&a->request, write.timestamp, edits);
 	}
 	r = w->relay->tap->intent(w->tap, &write, record);
-	if (r == -ENOTSUP) {
+	if (r == -ENOTSUP || r == -ENOENT) {
 		*mirrored = false;
 		*edit_count = 0;
+		if (r == -ENOENT)
+			a->unmirrored = MIRRORABLE; /* nothing to count, and no gap */
 	}
 	return r == -EAGAIN ? r : 0;
 }

@@ -44,7 +44,8 @@ struct tap_ops {
 	/*
 	 * A write is about to go to the primary. 0 with *ret (the relay returns it through outcome(), always, exactly once);
 	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows; −ENOTSUP:
-	 * not by that way: relay it as it came, unmirrored (the relay counts it).
+	 * not by that way: relay it as it came, unmirrored (the relay counts it); −ENOENT: the other side does not have those tables, on
+	 * purpose: relay it as it came (nothing is missing).
 	 */
 	int (*intent)(void *tap, const struct tap_write *write, struct record **ret);
 
