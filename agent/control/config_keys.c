@@ -38,7 +38,8 @@ static const struct config_name ddl_names[] = {
     {"mirror", DDL_MIRROR}, {"refuse", DDL_REFUSE}, {"ignore", DDL_IGNORE}, {NULL, 0}};
 static const struct config_name topology_names[] = {
     {"freeze", TOPOLOGY_FREEZE}, {"target", TOPOLOGY_TARGET}, {NULL, 0}};
-static const struct config_name acknowledgement_names[] = {{"journal", ACKNOWLEDGE_JOURNAL}, {NULL, 0}};
+static const struct config_name acknowledgement_names[] = {
+    {"journal", ACKNOWLEDGE_JOURNAL}, {"both", ACKNOWLEDGE_BOTH}, {NULL, 0}};
 static const struct config_name log_names[] = {
     {"error", LOG_ERROR}, {"warn", LOG_WARN}, {"info", LOG_INFO}, {"debug", LOG_DEBUG}, {NULL, 0}};
 /* Drain, cutover and rollback are moves between states: nothing can start there. */
@@ -375,6 +376,8 @@ const struct config_key config_keys[] = {
 	   "How long mirrored writes are kept after the target's answer, to send them again when a killed node comes back"),
     NUMBER("limits.holdMillis", limits.hold_millis, "1000", 10, 60000,
 	   "Longest time that requests are held at a switch; then it is called off"),
+    NUMBER("limits.acknowledgeMillis", limits.acknowledge_millis, "500", 1, 60000,
+	   "With acknowledgement both: longest time that an answer waits for the target; then the journal will do"),
     NUMBER("limits.drainBacklog", limits.drain_backlog, "100", 0, 1000000,
 	   "Backlog in records below which a cutover may begin to hold"),
     NUMBER("limits.maxClockSkewMillis", limits.max_clock_skew_millis, "100", 1, 60000,
@@ -416,7 +419,8 @@ const struct config_key config_keys[] = {
 	 "What system.local and system.peers show from cutover until finish: the origin as it was, or the "
 	 "target"),
     ENUM("acknowledgement", acknowledgement, "journal", acknowledgement_names,
-	 "When a write is answered: journal = once the origin has it and the mirror has taken it over"),
+	 "When a write is answered: journal = once the origin has it and the mirror has taken it over; both = once the target has it, too, or "
+	 "limits.acknowledgeMillis are over"),
 
     STRING("state.directory", state.directory, "/var/lib/cqlferry", valid_absolute_or_empty,
 	   "an absolute path",

@@ -97,6 +97,7 @@ static int relay_options_from(const struct config *c, struct clusters *clusters,
 	o->configured_auth = c->auth.mode == AUTH_CONFIGURED;
 	o->any_client = c->auth.client == AUTH_CLIENT_ANY;
 	o->kernel_direct = c->intercept.on_agent_down[CONFIG_PHASE_FINISH] == AGENT_DOWN_TARGET;
+	o->acknowledge_both = c->acknowledgement == ACKNOWLEDGE_BOTH;
 	o->freeze_topology = c->topology == TOPOLOGY_FREEZE;
 	o->ddl = c->ddl == DDL_MIRROR ? RELAY_DDL_MIRROR : c->ddl == DDL_REFUSE ? RELAY_DDL_REFUSE : RELAY_DDL_IGNORE;
 	o->state_directory = c->state.directory;
@@ -304,6 +305,7 @@ static int open_mirror(struct node *n, struct error *error)
 				   .rows_threads = c->row_sync.threads,
 				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,
 				   .again_ns = (uint64_t)c->row_sync.again_minutes * 60000000000u,
+				   .acknowledge_ns = (uint64_t)c->limits.acknowledge_millis * 1000000u,
 				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
 	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);
 

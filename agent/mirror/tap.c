@@ -60,6 +60,7 @@ static void *tap_open(void *mirror, struct worker *w, struct error *error)
 		t->dispatch[side].space = space;
 		t->journals[side] = t->dispatch[side].journal;
 	}
+	acknowledge_init(&t->acknowledge, w, m->options.acknowledge_ns);
 	journal_syncer_init(&t->syncer, w, m->journals.directory < 0 ? JOURNAL_MEMORY : m->options.sync, m->options.sync_ms, t->journals,
 			    SIDES, w->index == 0 ? m->recovery : NULL);
 	return t;
@@ -73,6 +74,7 @@ static void tap_close(void *tap)
 	journal_syncer_close(&t->syncer);
 	for (int side = 0; side < SIDES; side++)
 		dispatch_close(&t->dispatch[side]);
+	acknowledge_close(&t->acknowledge);
 }
 
 static void tap_free(void *tap)
@@ -81,6 +83,7 @@ static void tap_free(void *tap)
 
 	for (int side = 0; side < SIDES; side++)
 		dispatch_done(&t->dispatch[side]);
+	acknowledge_done(&t->acknowledge);
 	hold_view_done(&t->holds);
 	room_done(&t->room);
 	free(t);
@@ -254,7 +257,20 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 	return 0;
 }
 
-static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
+/* Whether the answer waits for the other cluster: where nothing is connected it would wait for nothing. */
+static bool hold_answer(struct tap *t, struct record *r, struct held_answer *answer)
+{
+	if (!answer)
+		return false;
+	if (atomic_load_explicit(&t->mirror->connected[r->to], memory_order_relaxed) == 0) {
+		metric_add(t->worker->metrics, METRIC_ACKNOWLEDGED_JOURNAL, 1);
+		return false;
+	}
+	acknowledge_wait(&t->acknowledge, r, answer);
+	return true;
+}
+
+static bool tap_outcome(void *tap, struct record *r, enum write_outcome outcome, struct held_answer *answer)
 {
 	struct tap *t = tap;
 	struct metrics *m = t->worker->metrics;
@@ -266,8 +282,11 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		r->acknowledged_ns = t->worker->turn_ns;
 		metric_add(m, METRIC_MIRROR_QUEUED, 1);
 		journal_queued(r);
+
+		bool held = hold_answer(t, r, answer);
+
 		dispatch_push(&t->dispatch[to], r);
-		return;
+		return held;
 	}
 	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
 		/* It stays in doubt on disk, and its rows are compared. */
@@ -275,7 +294,7 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		r->entry = ENTRY_ROWS;
 		r->acknowledged_ns = t->worker->turn_ns;
 		dispatch_push(&t->dispatch[to], r);
-		return;
+		return false;
 	}
 	metric_add(m, outcome == WRITE_UNKNOWN ? METRIC_UNMIRRORED_UNKNOWN_OUTCOME : METRIC_MIRROR_REFUSED_BY_PRIMARY, 1);
 	if (outcome == WRITE_UNKNOWN)
@@ -285,6 +304,7 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 	prepared_release(r->slot);
 	journal_done(r);
 	make_room(t);
+	return false;
 }
 
 /* A record in memory survives the process as it is stored; against a crash of the node see journal_sync.h. */

@@ -72,6 +72,7 @@ struct relay_options {
 	unsigned dial_timeout_ms, stop_ms;
 	bool configured_auth;          /* else the client's own handshake is passed through */
 	bool any_client;               /* configured_auth: do not compare the client's credentials */
+	bool acknowledge_both;         /* a write's answer waits for the other cluster, as the tap says (held.h) */
 	bool freeze_topology;
 	bool kernel_direct;            /* after finish new connections go straight to a target node, past the agent */
 	enum { RELAY_DDL_MIRROR, RELAY_DDL_REFUSE, RELAY_DDL_IGNORE } ddl;

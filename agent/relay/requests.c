@@ -384,7 +384,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	e = register_request(s, h->stream, REQUEST_WRITE, side);
 	if (!e) {
 		if (record) /* never sent: as if the cluster had refused it */
-			w->relay->tap->outcome(w->tap, record, WRITE_REFUSED);
+			w->relay->tap->outcome(w->tap, record, WRITE_REFUSED, NULL);
 		return ENDED;
 	}
 	e->record = record;
