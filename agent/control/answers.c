@@ -92,6 +92,7 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 				      count(METRIC_MIRROR_BACKLOG_BYTES), "inDoubt", count(METRIC_MIRROR_INDOUBT), "applied",
 				      count(METRIC_MIRROR_APPLIED), "retried", count(METRIC_MIRROR_RETRIED), "dead",
 				      count(METRIC_MIRROR_DEAD), "refusedByPrimary", count(METRIC_MIRROR_REFUSED_BY_PRIMARY)));
+	json_object_set_new(json_object_get(o, "mirror"), "leftOut", count(METRIC_MIRROR_LEFT_OUT));
 	queues_describe(n, o);
 	json_object_set_new(o, "unmirrored", unmirrored_answer());
 	json_object_set_new(o, "holds",

@@ -51,7 +51,7 @@ enum config_auth_mode { AUTH_PASSTHROUGH, AUTH_CONFIGURED };
 enum config_auth_client { AUTH_CLIENT_MATCH, AUTH_CLIENT_ANY };
 enum config_ddl { DDL_MIRROR, DDL_REFUSE, DDL_IGNORE };
 enum config_topology { TOPOLOGY_FREEZE, TOPOLOGY_TARGET };
-enum config_acknowledgement { ACKNOWLEDGE_JOURNAL };
+enum config_acknowledgement { ACKNOWLEDGE_JOURNAL, ACKNOWLEDGE_BOTH };
 
 /* consistency: the protocol's code (native_protocol_v5.spec section 3, [consistency]), or this. */
 #define CONFIG_CONSISTENCY_DEFAULT (-1) /* the higher of the client's and LOCAL_QUORUM */
@@ -116,8 +116,11 @@ struct config {
 		uint32_t sessions, requests_in_flight, session_requests;
 		uint64_t frame_bytes, mirror_bytes;
 		int mirror_policy; /* enum config_mirror_policy */
-		uint32_t retain_millis, hold_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
+		uint32_t retain_millis, hold_millis, acknowledge_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
 	} limits;
+	struct {
+		struct config_list include, exclude, rename; /* cql/scope.h reads the entries */
+	} mirror;
 	struct {
 		int sync; /* enum config_sync */
 		uint32_t sync_millis;

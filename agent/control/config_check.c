@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "control/config_table.h"
+#include "control/scope_config.h"
 #include "net/tls_context.h"
 
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
@@ -116,6 +117,24 @@ static bool has_nodes(const struct config_cluster *cluster)
 	return cluster->contact_points.count || *cluster->bundle;
 }
 
+/* Clients that are led to the target name the origin's tables there. */
+static int check_mirror(const struct config *c, struct error *error)
+{
+	struct scope scope = {0};
+	int rc = scope_from_config(c, &scope, error);
+
+	scope_done(&scope);
+	if (rc < 0 || !c->mirror.rename.count)
+		return rc;
+	if (c->phase.initial == CONFIG_PHASE_FINISH)
+		return error_set(error, -EINVAL, "mirror.rename is set, but phase.initial is finish: clients would name the origin's "
+						 "keyspaces on the target; leave one of the two out");
+	if (*c->migration.service_host)
+		return error_set(error, -EINVAL, "mirror.rename is set, but migration.serviceHost (MIGRATION_SERVICE_HOSTNAME) ends with a "
+						 "cutover, which needs the same names on both clusters; leave one of the two out");
+	return 0;
+}
+
 int config_check(const struct config *c, struct error *error)
 {
 	struct config_endpoint node;
@@ -163,6 +182,8 @@ int config_check(const struct config *c, struct error *error)
 		rc = check_tls(&c->target, "target", error);
 	if (rc == 0)
 		rc = check_listen_tls(c, error);
+	if (rc == 0)
+		rc = check_mirror(c, error);
 	if (rc < 0)
 		return rc;
 	if (c->auth.client == AUTH_CLIENT_ANY && c->auth.mode != AUTH_CONFIGURED)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "cql/scope.h"
 #include "net/tls_context.h"
 
 static const struct config_name acceleration_names[] = {
@@ -37,7 +38,8 @@ static const struct config_name ddl_names[] = {
     {"mirror", DDL_MIRROR}, {"refuse", DDL_REFUSE}, {"ignore", DDL_IGNORE}, {NULL, 0}};
 static const struct config_name topology_names[] = {
     {"freeze", TOPOLOGY_FREEZE}, {"target", TOPOLOGY_TARGET}, {NULL, 0}};
-static const struct config_name acknowledgement_names[] = {{"journal", ACKNOWLEDGE_JOURNAL}, {NULL, 0}};
+static const struct config_name acknowledgement_names[] = {
+    {"journal", ACKNOWLEDGE_JOURNAL}, {"both", ACKNOWLEDGE_BOTH}, {NULL, 0}};
 static const struct config_name log_names[] = {
     {"error", LOG_ERROR}, {"warn", LOG_WARN}, {"info", LOG_INFO}, {"debug", LOG_DEBUG}, {NULL, 0}};
 /* Drain, cutover and rollback are moves between states: nothing can start there. */
@@ -224,6 +226,20 @@ static const char *valid_watch(const char *value)
 	return NULL;
 }
 
+static const char *valid_pattern(const char *value)
+{
+	struct table_name name;
+
+	return scope_read_pattern(value, &name) == 0 ? NULL : "is not keyspace, keyspace.* or keyspace.table, spelled as in the schema and without quotes";
+}
+
+static const char *valid_rename(const char *value)
+{
+	struct scope_rename rename;
+
+	return scope_read_rename(value, &rename) == 0 ? NULL : "is not keyspace=name or keyspace.table=name, without quotes";
+}
+
 #define AT(field) offsetof(struct config, field)
 #define STRING(path, field, standard, valid, allowed, help)                                       \
 	{                                                                                         \
@@ -360,6 +376,8 @@ const struct config_key config_keys[] = {
 	   "How long mirrored writes are kept after the target's answer, to send them again when a killed node comes back"),
     NUMBER("limits.holdMillis", limits.hold_millis, "1000", 10, 60000,
 	   "Longest time that requests are held at a switch; then it is called off"),
+    NUMBER("limits.acknowledgeMillis", limits.acknowledge_millis, "500", 1, 60000,
+	   "With acknowledgement both: longest time that an answer waits for the target; then the journal will do"),
     NUMBER("limits.drainBacklog", limits.drain_backlog, "100", 0, 1000000,
 	   "Backlog in records below which a cutover may begin to hold"),
     NUMBER("limits.maxClockSkewMillis", limits.max_clock_skew_millis, "100", 1, 60000,
@@ -368,6 +386,12 @@ const struct config_key config_keys[] = {
 	   "Longest wait for a connection to a cluster"),
     NUMBER("limits.stopMillis", limits.stop_millis, "10000", 0, 600000,
 	   "Longest wait at a graceful stop for requests in flight"),
+
+    LIST("mirror.include", mirror.include, valid_pattern, "keyspaces, or keyspace.table",
+	 "Tables that are mirrored, named as on the origin; empty = all"),
+    LIST("mirror.exclude", mirror.exclude, valid_pattern, "keyspaces, or keyspace.table", "Of those, tables that are not mirrored"),
+    LIST("mirror.rename", mirror.rename, valid_rename, "keyspace=name, or keyspace.table=name",
+	 "What the target calls a keyspace or a table; such an agent mirrors, but does not cut over"),
 
     ENUM("journal.sync", journal.sync, "interval", sync_names,
 	 "When the journal survives a crash of the node (of the agent it always does): commit = before the origin sees a write, "
@@ -395,7 +419,8 @@ const struct config_key config_keys[] = {
 	 "What system.local and system.peers show from cutover until finish: the origin as it was, or the "
 	 "target"),
     ENUM("acknowledgement", acknowledgement, "journal", acknowledgement_names,
-	 "When a write is answered: journal = once the origin has it and the mirror has taken it over"),
+	 "When a write is answered: journal = once the origin has it and the mirror has taken it over; both = once the target has it, too, or "
+	 "limits.acknowledgeMillis are over"),
 
     STRING("state.directory", state.directory, "/var/lib/cqlferry", valid_absolute_or_empty,
 	   "an absolute path",

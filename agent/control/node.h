@@ -8,6 +8,7 @@
 #include "control/clusters.h"
 #include "control/config.h"
 #include "control/http.h"
+#include "cql/scope.h"
 #include "cutover/phase.h"
 #include "intercept/intercept.h"
 #include "migrate/service.h"
@@ -30,6 +31,7 @@ struct node {
 	unsigned strays_found, strays_closed;
 	uint64_t started_ns;
 	struct metrics *metrics; /* of the main thread */
+	struct scope scope;      /* what is mirrored */
 	struct clusters clusters; /* certificates and nodes, kept fresh */
 	struct relay relay;
 	struct mirror mirror;

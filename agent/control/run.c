@@ -12,6 +12,7 @@
 #include "control/gaps.h"
 #include "control/handover.h"
 #include "control/node.h"
+#include "control/scope_config.h"
 #include "control/queues.h"
 #include "mirror/dead.h"
 #include "control/vigil.h"
@@ -96,6 +97,7 @@ static int relay_options_from(const struct config *c, struct clusters *clusters,
 	o->configured_auth = c->auth.mode == AUTH_CONFIGURED;
 	o->any_client = c->auth.client == AUTH_CLIENT_ANY;
 	o->kernel_direct = c->intercept.on_agent_down[CONFIG_PHASE_FINISH] == AGENT_DOWN_TARGET;
+	o->acknowledge_both = c->acknowledgement == ACKNOWLEDGE_BOTH;
 	o->freeze_topology = c->topology == TOPOLOGY_FREEZE;
 	o->ddl = c->ddl == DDL_MIRROR ? RELAY_DDL_MIRROR : c->ddl == DDL_REFUSE ? RELAY_DDL_REFUSE : RELAY_DDL_IGNORE;
 	o->state_directory = c->state.directory;
@@ -284,6 +286,8 @@ int node_lead(struct node *n, struct error *error)
 		return error_set(error, -EINVAL, "the agent before this one is in phase %s, and this one's state.directory (%s) says %s: give it the same "
 						 "state.directory", phase_name((enum phase)before), c->state.directory,
 				 phase_name(phases_current(n->phases)));
+	if (scope_renames(&n->scope) && phases_current(n->phases) >= PHASE_CUTOVER)
+		log_warn("agent", "mirror.rename has no effect in phase %s: clients name the target's tables themselves", phase_name(phases_current(n->phases)));
 	gaps_follow(n);
 	return start_migration_service(n, error);
 }
@@ -301,6 +305,7 @@ static int open_mirror(struct node *n, struct error *error)
 				   .rows_threads = c->row_sync.threads,
 				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,
 				   .again_ns = (uint64_t)c->row_sync.again_minutes * 60000000000u,
+				   .acknowledge_ns = (uint64_t)c->limits.acknowledge_millis * 1000000u,
 				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
 	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);
 
@@ -318,6 +323,10 @@ static int start(struct node *n, struct error *error)
 
 	if (r < 0)
 		return r;
+	r = scope_from_config(c, &n->scope, error);
+	if (r < 0)
+		return r;
+	n->relay.options.scope = &n->scope;
 	r = c->takeover.enabled ? takeover_find(n, error) : 0;
 	if (r >= 0 && c->intercept.enabled)
 		r = steer_open(n, error);
@@ -421,6 +430,7 @@ int agent_run(const struct config *config, struct error *error)
 	relay_done(&n->relay);
 	mirror_close(&n->mirror);
 	clusters_close(&n->clusters);
+	scope_done(&n->scope);
 	metrics_unregister(n->metrics);
 	free(n->metrics);
 	free(n->learned);
@@ -446,6 +456,7 @@ static void check_clusters(struct doctor *doctor, const struct config *config, v
 {
 	struct clusters clusters = {0};
 	struct cluster cluster[SIDES] = {0};
+	struct scope scope = {0};
 	struct error error;
 
 	(void)context;
@@ -457,8 +468,11 @@ static void check_clusters(struct doctor *doctor, const struct config *config, v
 	if (clusters_open_one(&clusters, config, ORIGIN, NULL, &cluster[ORIGIN], &error) < 0 ||
 	    clusters_open_one(&clusters, config, TARGET, NULL, &cluster[TARGET], &error) < 0)
 		doctor_find(doctor, DOCTOR_FAIL, "correct the address, or the file that is named", "%s", error.text);
+	else if (scope_from_config(config, &scope, &error) < 0)
+		doctor_find(doctor, DOCTOR_FAIL, "correct mirror.rename", "%s", error.text);
 	else
-		preflight_run(cluster, 0, config->limits.max_clock_skew_millis, preflight_found, doctor);
+		preflight_run(cluster, &scope, 0, config->limits.max_clock_skew_millis, preflight_found, doctor);
+	scope_done(&scope);
 	clusters_close(&clusters);
 }
 

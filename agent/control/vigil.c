@@ -80,7 +80,7 @@ static void work(uv_work_t *w)
 		measure(v, side);
 	v->problems = v->failures = 0;
 	if (v->preflight && !atomic_load(&v->stopping))
-		preflight_run(o->cluster, o->mark, v->node->config->limits.max_clock_skew_millis, found, v);
+		preflight_run(o->cluster, o->scope, o->mark, v->node->config->limits.max_clock_skew_millis, found, v);
 }
 
 /* ---- on the main loop */

@@ -104,8 +104,8 @@ void reader_skip_term(struct reader *r)
 	if (token_ended(&r->token))
 		r->failed = true;
 }
-/* false when it is longer than any name can be: cut off, it could be taken for another. */
-static bool copy_name(char to[CQL_NAME_MAX + 1], const struct token *t)
+
+bool token_name(const struct token *t, char to[CQL_NAME_MAX + 1])
 {
 	size_t n = 0;
 
@@ -128,7 +128,9 @@ void reader_add_table(struct reader *r, const struct token *keyspace, const stru
 	struct statement *s = r->s;
 	struct table_name name = {0};
 
-	if ((keyspace && !copy_name(name.keyspace, keyspace)) || (table && !copy_name(name.table, table))) {
+	if (r->sink)
+		r->sink->name(r->sink->context, keyspace, table);
+	if ((keyspace && !token_name(keyspace, name.keyspace)) || (table && !token_name(table, name.table))) {
 		s->flags |= STATEMENT_TABLES_MORE;
 		return;
 	}

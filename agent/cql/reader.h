@@ -10,6 +10,12 @@
 #include "cql/lexer.h"
 #include "cql/statement.h"
 
+/* Who wants to know where names stand, in the order of the text. Either token may be NULL, not both. */
+struct name_sink {
+	void (*name)(void *context, const struct token *keyspace, const struct token *table);
+	void *context;
+};
+
 struct reader {
 	struct lexer lexer;
 	struct token token;    /* the one to be looked at */
@@ -19,6 +25,7 @@ struct reader {
 	bool terms; /* here a name before '(' is a function call, and noted in the statement's flags */
 	bool failed;
 	struct statement *s;
+	const struct name_sink *sink; /* may be NULL */
 };
 
 static inline bool token_punct(const struct token *t, char c)
@@ -74,6 +81,12 @@ bool reader_find(struct reader *r, const char *word);
 /* [keyspace.]name, which goes into the statement's tables; the last name is that of a table only when
  * `table`. */
 void reader_name(struct reader *r, bool table);
+
+/* The name as the schema has it. false when it is longer than any can be: cut off, it could be taken for another. */
+bool token_name(const struct token *t, char to[CQL_NAME_MAX + 1]);
+
+/* As statement_read(), and tells of the names on the way. */
+void statement_read_names(struct span text, struct statement *ret, const struct name_sink *sink);
 
 /* Either may be NULL. */
 void reader_add_table(struct reader *r, const struct token *keyspace, const struct token *table);

@@ -447,10 +447,16 @@ static enum statement_kind read_kind(struct reader *r)
 
 void statement_read(struct span text, struct statement *ret)
 {
+	statement_read_names(text, ret, NULL);
+}
+
+void statement_read_names(struct span text, struct statement *ret, const struct name_sink *sink)
+{
 	struct reader r;
 
 	*ret = (struct statement){0};
 	reader_init(&r, text, ret);
+	r.sink = sink;
 	ret->kind = read_kind(&r);
 	if (r.failed)
 		ret->kind = STATEMENT_UNKNOWN;

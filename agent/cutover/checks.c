@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/metrics.h"
+#include "cql/scope.h"
 #include "cutover/ledger.h"
 #include "cutover/ledger_read.h"
 #include "mirror/own.h"
@@ -40,7 +41,7 @@ static void from_preflight(void *context, enum preflight_grade grade, const char
 void check_mirror(const struct relay *r, unsigned max_clock_skew_ms, check_found found, void *context)
 {
 	struct bridge b = {.found = found, .context = context};
-	int worst = preflight_run(r->options.cluster, r->options.mark, max_clock_skew_ms, from_preflight, &b);
+	int worst = preflight_run(r->options.cluster, r->options.scope, r->options.mark, max_clock_skew_ms, from_preflight, &b);
 
 	if (worst < 0)
 		found(context, CHECK_BLOCKER, "the preflight could not be carried out", "see the log; the clusters must be reachable");
@@ -170,6 +171,17 @@ void check_debts(const char *directory, enum side missing, check_found found, vo
 		snprintf(text, sizeof(text), "%" PRIu64 " connections cannot be read (TLS); their writes are not mirrored", opaque);
 		found(context, CHECK_OBSTACLE, text, "give the agent a certificate that those clients trust (listen.tls.certFile), or let them connect without TLS on this node");
 	}
+}
+
+void check_scope(const struct relay *r, bool through, check_found found, void *context)
+{
+	if (!through && scope_renames(r->options.scope))
+		found(context, CHECK_BLOCKER,
+		      "mirror.rename is set: clients name the origin's keyspaces and tables, which the target calls otherwise",
+		      "stop the applications, wait until the backlog is 0 (cqlferry status), and start them against the target with its names");
+	if (scope_filters(r->options.scope))
+		found(context, CHECK_OBSTACLE, "mirror.include or mirror.exclude leaves tables out: what is written to them stays on one cluster",
+		      "move those tables by other means, then go on with --force; or mirror them as well and load what they hold");
 }
 
 void check_statements(const struct relay *r, check_found found, void *context)

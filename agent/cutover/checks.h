@@ -19,5 +19,7 @@ void check_writers(const struct relay *r, enum side primary, check_found found, 
  * start), and sessions that we cannot read. Reads up to two files of LEDGER_LIMIT.
  */
 void check_debts(const char *directory, enum side missing, check_found found, void *context);
+/* Tables that are not mirrored, and those that the target calls otherwise; `through`: clients are on the target already. Does not block. */
+void check_scope(const struct relay *r, bool through, check_found found, void *context);
 /* Once both sides know all statements: those whose variables differ cannot be carried over. Does not block. */
 void check_statements(const struct relay *r, check_found found, void *context);

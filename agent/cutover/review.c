@@ -64,6 +64,8 @@ static void work(uv_work_t *w)
 		check_debts(r->directory, TARGET, collect, r);
 	if (back)
 		check_debts(r->directory, ORIGIN, collect, r);
+	if (r->to == PHASE_CUTOVER || r->to == PHASE_DRAIN || back)
+		check_scope(r->relay, back, collect, r);
 	if (r->to == PHASE_CUTOVER || r->to == PHASE_DRAIN)
 		check_writers(r->relay, ORIGIN, collect, r);
 	if ((r->to == PHASE_MIRROR && !back) || r->to == PHASE_CUTOVER || r->to == PHASE_DRAIN)

@@ -54,6 +54,7 @@ void dispatch_done(struct dispatch *d)
 	journal_free(d->recovered);
 	ailing_free(d->ailing);
 	tables_free(d->tables);
+	room_done(&d->room);
 }
 
 bool dispatch_idle(const struct dispatch *d)
@@ -120,8 +121,16 @@ static void barrier_ended(struct dispatch *d, struct record *r)
 	r->barrier = NULL;
 }
 
+/* The client need not wait any longer for what this record becomes. */
+static void answer(struct dispatch *d, struct record *r, bool applied)
+{
+	if (r->answer)
+		acknowledge_end(&((struct tap *)d->worker->tap)->acknowledge, r, applied);
+}
+
 void dispatch_finish(struct dispatch *d, struct record *r, bool applied)
 {
+	answer(d, r, applied);
 	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
 	tables_remove(d->tables, r);
 	if (r->kind == RECORD_BARRIER)
@@ -225,6 +234,7 @@ void dispatch_push(struct dispatch *d, struct record *r)
 	} else if (r->kind != RECORD_WRITE) {
 		backlog_fence(d, r);
 	} else {
+		answer(d, r, false);
 		prepared_release(r->slot);
 		journal_spill(r);
 	}
@@ -354,6 +364,7 @@ static bool fence(struct dispatch *d, struct record *r)
 void dispatch_postpone(struct dispatch *d, struct record *r)
 {
 	d->flying--;
+	answer(d, r, false);
 	prepared_release(r->slot);
 	journal_spill(r);
 }
@@ -540,6 +551,7 @@ static void drop_list(struct dispatch *d, struct record *list, bool keep)
 			metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
 			missing_note(d->worker, list, GAP_UNDELIVERED);
 		}
+		answer(d, list, false);
 		prepared_release(list->slot);
 		if (keep)
 			journal_spill(list);

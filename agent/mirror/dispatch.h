@@ -18,6 +18,7 @@
  * TRUNCATE) the record is a barrier: see barrier.h. What an earlier life of the agent left behind comes first: see recovery.h.
  */
 #pragma once
+#include "base/room.h"
 #include "mirror/journal.h"
 #include "mirror/mirror.h"
 #include "relay/worker.h"
@@ -53,6 +54,7 @@ struct dispatch {
 	uint32_t rows_count;
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
 	struct tables *tables;          /* what waits, by table */
+	struct room room;               /* for requests that get other names */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
 	void (*space)(struct dispatch *d);

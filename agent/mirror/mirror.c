@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "cql/scope.h"
 #include "mirror/dead.h"
 #include "mirror/recovery.h"
 #include "mirror/rowsync.h"
@@ -21,6 +22,19 @@ static void say_found(const struct recovery_found *found)
 		log_info("mirror", "journal of %u earlier run%s: %llu writes to deliver, %llu in doubt, %llu MiB read in %llu ms", found->lives,
 			 found->lives == 1 ? "" : "s", (unsigned long long)found->queued, (unsigned long long)found->in_doubt,
 			 (unsigned long long)found->bytes >> 20, (unsigned long long)found->nanoseconds / 1000000);
+}
+
+/* Row sync calls these from threads of its own; a scope does not change. */
+static bool target_name(void *context, enum side to, struct table_name *name)
+{
+	if (to == TARGET)
+		scope_translate(context, name);
+	return true;
+}
+
+static bool left_out(void *context, const struct table_name *name)
+{
+	return !scope_has(context, name);
 }
 
 int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_options *options, struct recovery_found *found,
@@ -47,7 +61,9 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 	if (r < 0)
 		return r;
 	if (relay->options.cluster[TARGET].node_count) {
-		struct rowsync_options rows = {.relay = &relay->options, .threads = options->rows_threads};
+		struct rowsync_options rows = {.relay = &relay->options, .threads = options->rows_threads, .context = (void *)relay->options.scope,
+					       .translate = scope_renames(relay->options.scope) ? target_name : NULL,
+					       .passes_over = scope_filters(relay->options.scope) ? left_out : NULL};
 
 		m->rowsync = rowsync_new(&rows, error);
 		if (!m->rowsync)

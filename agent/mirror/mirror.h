@@ -32,6 +32,7 @@ struct mirror_options {
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
 	enum journal_sync sync;
 	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
+	uint64_t acknowledge_ns;    /* how long a client's answer waits for the other cluster, where relay_options say that it does */
 	bool strict_holds;
 	unsigned rows_threads;      /* row sync */
 	uint64_t settle_ns, again_ns; /* after an unknown outcome: when the rows are compared, and when once more (0 = never) */

@@ -355,12 +355,13 @@ static void check_identity(struct preflight *p)
 
 /* ------------------------------------------------------------- the run */
 
-int preflight_run(const struct cluster cluster[SIDES], uint32_t mark, unsigned max_clock_skew_ms,
+int preflight_run(const struct cluster cluster[SIDES], const struct scope *scope, uint32_t mark, unsigned max_clock_skew_ms,
 		  void (*found)(void *context, enum preflight_grade grade, const char *what,
 				const char *remedy),
 		  void *context)
 {
 	struct preflight p = {.cluster = cluster,
+			      .scope = scope,
 			      .mark = mark,
 			      .max_skew_ms = max_clock_skew_ms,
 			      .found = found,

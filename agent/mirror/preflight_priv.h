@@ -30,15 +30,25 @@ struct fact {
 	const char *keyspace, *name, *sub, *value;
 };
 
-/* Facts of one cluster about user keyspaces, sorted by keyspace, kind, name, sub. */
+/*
+ * Facts of one cluster about user keyspaces, sorted by keyspace, kind, name, sub. Of the origin only what is mirrored, under the target's
+ * names.
+ */
 struct schema {
 	struct fact *facts;
 	size_t count, room, bytes;
 	bool loaded;
 };
 
+/* "a, b, c and 12 more": names for one finding. Zero-initialised = empty. */
+struct roster {
+	unsigned count, shown;
+	char text[400];
+};
+
 struct preflight {
 	const struct cluster *cluster; /* [SIDES], borrowed */
+	const struct scope *scope;     /* may be NULL */
 	uint32_t mark;
 	unsigned max_skew_ms;
 	void (*found)(void *context, enum preflight_grade grade, const char *what, const char *remedy);
@@ -47,17 +57,14 @@ struct preflight {
 	bool no_memory;
 	struct client *client[SIDES]; /* the first node of each that answered; NULL = none */
 	struct schema schema[SIDES];
+	struct roster left_out, renamed; /* tables; keyspaces and tables */
 };
 
 /* Reports one finding. */
 void preflight_say(struct preflight *p, enum preflight_grade grade, const char *remedy, const char *format,
 		   ...) __attribute__((format(printf, 4, 5)));
 
-/* "a, b, c and 12 more": names for one finding. Zero-initialised = empty. */
-struct roster {
-	unsigned count, shown;
-	char text[400];
-};
+/* One name more. */
 void roster_add(struct roster *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Ends the text with "and N more" where some did not fit. Returns it. */
 const char *roster_text(struct roster *r);
@@ -74,6 +81,8 @@ const char *preflight_text(struct span cell, char *to, size_t size);
 /* Reads p->schema[side] through p->client[side]. What could not be read is reported; then schema.loaded stays
  * false. */
 void preflight_schema_load(struct preflight *p, enum side side);
+/* The target's names in place of the origin's. false: it is not mirrored. */
+bool preflight_into_scope(struct preflight *p, enum fact_kind kind, char keyspace[PREFLIGHT_NAME_MAX], char name[PREFLIGHT_NAME_MAX]);
 /* Reports what differs. Both are loaded. */
 void preflight_schema_compare(struct preflight *p);
 /* NULL when absent. `sub` "" where the kind has none. */

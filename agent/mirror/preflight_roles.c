@@ -26,6 +26,7 @@ struct grant {
 };
 
 struct grants {
+	const struct scope *scope; /* of the origin's: its names become the target's, as in the facts; else NULL */
 	struct grant *list;
 	size_t count, room;
 	bool super;
@@ -76,6 +77,20 @@ static bool resource_parse(const char *text, struct grant *ret)
 	return ret->keyspace[0];
 }
 
+static void translate(const struct scope *s, struct grant *g)
+{
+	struct table_name name = {0};
+
+	if (strlen(g->keyspace) > CQL_NAME_MAX || strlen(g->table) > CQL_NAME_MAX)
+		return;
+	memcpy(name.keyspace, g->keyspace, strlen(g->keyspace));
+	memcpy(name.table, g->table, strlen(g->table));
+	if (!scope_translate(s, &name))
+		return;
+	memcpy(g->keyspace, name.keyspace, sizeof(name.keyspace));
+	memcpy(g->table, name.table, sizeof(name.table));
+}
+
 static int on_permission(void *context, const struct column *columns, const struct span *cells,
 			 unsigned count)
 {
@@ -88,6 +103,7 @@ static int on_permission(void *context, const struct column *columns, const stru
 	grant.may = privilege_of(permission);
 	if (!grant.may || !resource_parse(resource, &grant))
 		return 0;
+	translate(g->scope, &grant);
 	if (g->count == GRANTS_MAX)
 		return -E2BIG;
 	if (g->count == g->room) {
@@ -181,6 +197,8 @@ static void judge(struct preflight *p, enum side side, const struct grants *g)
 			continue;
 		}
 		bad++;
+		if (side == ORIGIN)
+			keyspace = scope_origin_keyspace(p->scope, keyspace);
 		preflight_quote(keyspace, ks);
 		preflight_quote(role, quoted);
 		at += (size_t)snprintf(remedy, sizeof(remedy), "on the %s:", side_name(side));
@@ -222,7 +240,7 @@ void preflight_roles(struct preflight *p, enum side side)
 {
 	const char *role = p->cluster[side].username;
 	char quoted[PREFLIGHT_NAME_MAX], question[PREFLIGHT_NAME_MAX + 64];
-	struct grants g = {0};
+	struct grants g = {.scope = side == ORIGIN ? p->scope : NULL};
 	struct error error = {0};
 	int rc;
 

@@ -195,6 +195,7 @@ static const struct {
 struct loading {
 	struct preflight *preflight;
 	struct schema *schema;
+	enum side side;
 	enum fact_kind kind;
 };
 
@@ -236,6 +237,8 @@ static int on_fact(void *context, const struct column *columns, const struct spa
 		return 0;
 	if (count > 1)
 		preflight_text(cells[1], name, sizeof(name));
+	if (l->side == ORIGIN && !preflight_into_scope(l->preflight, l->kind, keyspace, name))
+		return 0;
 	switch (l->kind) {
 	case FACT_TABLE:
 		snprintf(value, sizeof(value), "%d",
@@ -271,7 +274,7 @@ void preflight_schema_load(struct preflight *p, enum side side)
 	struct schema *s = &p->schema[side];
 
 	for (enum fact_kind k = 0; k < FACT_KINDS; k++) {
-		struct loading l = {.preflight = p, .schema = s, .kind = k};
+		struct loading l = {.preflight = p, .schema = s, .side = side, .kind = k};
 		struct error error = {0};
 		int rc = client_query(p->client[side], questions[k].question, CL_ONE, on_fact, &l, &error);
 
@@ -534,6 +537,8 @@ static void report(struct comparison *c)
 	warn(p, &c->absent[FACT_TRIGGER], "triggers",
 	     "what they write on the origin passes no client, and so does not reach the target",
 	     "install and create them on the target as well, or move their work into the application");
+	note(p, &p->left_out, "tables that mirror.include or mirror.exclude leaves out", "they are neither mirrored nor compared");
+	note(p, &p->renamed, "other names on the target", "findings name what is there");
 	note(p, &c->counters, "counter columns",
 	     "an increment whose outcome is unknown cannot be repeated; what is not mirrored is counted as "
 	     "cqlferry_unmirrored_total{cause=\"counter\"}");

@@ -10,6 +10,7 @@
 #include "relay/prepared.h"
 
 struct barrier;
+struct held_answer;
 
 enum record_kind { RECORD_WRITE, RECORD_BARRIER, RECORD_MARK };
 
@@ -18,6 +19,7 @@ struct record {
 	struct journal_file *file;     /* NULL: a MARK */
 	struct prepared_slot *slot;    /* EXECUTE */
 	struct barrier *barrier;       /* BARRIER: ours; MARK: another worker's */
+	struct held_answer *answer;    /* waits for the confirmation; NULL = the client has it, or it is none (acknowledge.h) */
 	uint64_t acknowledged_ns;
 	uint64_t retry_ns;             /* delayed: when again; ROWS: not before */
 	int64_t timestamp;             /* µs; valid when pinned */

@@ -10,6 +10,7 @@
 #include "cql/request.h"
 #include "mirror/missing.h"
 #include "mirror/rowsync.h"
+#include "mirror/scoped.h"
 
 /* Row syncs that nobody waits for any more, node-wide: each holds a copy of its keys for the length of the hint window. */
 #define AGAIN_MAX 4096u
@@ -73,6 +74,12 @@ void rows_give_up(struct dispatch *d, struct record *r, int error)
 		d->rows_untold = 0;
 	}
 	dispatch_give_up(d, r, cause);
+}
+
+/* What cannot be compared because it counts can still be sent, unless a part of it must not be. */
+static int counts(const struct dispatch *d, const struct record *r, int result)
+{
+	return result == -ENOTSUP && scoped_mixed(d->worker, r) ? -ENOKEY : result;
 }
 
 /* ---- what a record asks for */
@@ -204,6 +211,7 @@ static void told(struct worker *w, void *context)
 	if (!r)
 		return;
 	w->turn_ns = clock_now_ns();
+	result = counts(d, r, result);
 	if (result == 0) {
 		if (r->unknown)
 			look_again(d, r);
@@ -239,7 +247,7 @@ int rows_submit(struct dispatch *d, struct record *r)
 		unlink_job(j);
 		free(j);
 	}
-	return e;
+	return counts(d, r, e);
 }
 
 struct record *rows_take_back(struct dispatch *d)

@@ -38,6 +38,8 @@ struct rowsync_options {
 	 * false: the table does not belong there (−ENOENT). NULL: the same names. Any row sync thread.
 	 */
 	bool (*translate)(void *context, enum side to, struct table_name *name);
+	/* Whether rows of the table (as `from` calls it) are passed over: it is not mirrored. NULL: none is. */
+	bool (*passes_over)(void *context, const struct table_name *name);
 	void *context;
 };
 

@@ -137,6 +137,11 @@ static struct table_name full_name(const struct rowkey_statement *s, const char 
 	return name;
 }
 
+static bool passed_over(const struct sync_shared *s, const struct table_name *name)
+{
+	return s->options->passes_over && s->options->passes_over(s->options->context, name);
+}
+
 static void plan_finish(struct sync *y)
 {
 	for (unsigned i = 0; i < y->key_count; i++)
@@ -153,6 +158,9 @@ int sync_plan_cached(struct sync_shared *s, struct sync *y)
 	for (unsigned i = 0; i < y->key_count && !rc; i++) {
 		for (struct rowkey_statement *k = y->keys[i].statements; k && !rc; k = k->next) {
 			struct table_name name = full_name(k, y->keyspaces[i]);
+
+			if (passed_over(s, &name))
+				continue;
 			struct schema_table *t = schema_cache_peek(s->schema[y->from], &name);
 
 			rc = t ? plan_statement(&y->arena, k, &name, t, &tail) : -EAGAIN;
@@ -176,6 +184,8 @@ static int plan(struct attempt *a)
 		for (struct rowkey_statement *k = a->y->keys[i].statements; k && !rc; k = k->next) {
 			struct table_name name = full_name(k, a->y->keyspaces[i]);
 
+			if (passed_over(a->shared, &name))
+				continue;
 			rc = open_table(a, &name, &t);
 			if (!rc)
 				rc = plan_statement(&a->y->arena, k, &name, t->schema[a->y->from], &tail);

@@ -11,6 +11,7 @@
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rowsync.h"
+#include "mirror/scoped.h"
 
 #define STOP_PATIENCE_NS 2000000000ull
 
@@ -62,6 +63,7 @@ static void *tap_open(void *mirror, struct worker *w, struct error *error)
 		t->dispatch[side].space = space;
 		t->journals[side] = t->dispatch[side].journal;
 	}
+	acknowledge_init(&t->acknowledge, w, m->options.acknowledge_ns);
 	journal_syncer_init(&t->syncer, w, m->journals.directory < 0 ? JOURNAL_MEMORY : m->options.sync, m->options.sync_ms, t->journals,
 			    SIDES, w->index == 0 ? m->recovery : NULL);
 	return t;
@@ -75,6 +77,7 @@ static void tap_close(void *tap)
 	journal_syncer_close(&t->syncer);
 	for (int side = 0; side < SIDES; side++)
 		dispatch_close(&t->dispatch[side]);
+	acknowledge_close(&t->acknowledge);
 }
 
 static void tap_free(void *tap)
@@ -83,7 +86,9 @@ static void tap_free(void *tap)
 
 	for (int side = 0; side < SIDES; side++)
 		dispatch_done(&t->dispatch[side]);
+	acknowledge_done(&t->acknowledge);
 	hold_view_done(&t->holds);
+	room_done(&t->room);
 	free(t);
 }
 
@@ -160,9 +165,56 @@ static int raise_barrier(struct tap *t, struct record *r)
 	return 0;
 }
 
-static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
+/* What of a write is mirrored, where tables are left out. */
+struct portion {
+	struct tap_write write;
+	struct request request; /* a BATCH without some of its statements */
+	unsigned left_out;
+};
+
+/* 0 or as intent() does. A BATCH loses statements, a batch in one text goes through row sync. */
+static int leave_out(struct tap *t, const struct tap_write *w, struct portion *ret)
+{
+	const struct request *q = w->request;
+	enum scope_part part = scoped_part(t->worker, w);
+	int n;
+
+	ret->write = *w;
+	ret->left_out = 0;
+	if (part == SCOPE_ALL)
+		return 0;
+	if (part == SCOPE_NONE) {
+		metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, q->opcode == OP_BATCH ? q->batch_count : 1);
+		return -ENOENT;
+	}
+	ret->left_out = 1;
+	if (q->opcode != OP_BATCH) {
+		if (w->way == UNMIRRORED_COUNTER)
+			return -ENOTSUP; /* it can be sent once, but only whole */
+		if (w->way == MIRRORABLE || w->way == MIRRORABLE_ONCE || w->way == UNMIRRORED_LIST)
+			ret->write.way = UNMIRRORED_UNCLASSIFIED;
+		return 0;
+	}
+	n = scoped_batch(t->worker, w, &t->room, &ret->request);
+	if (n < 0) {
+		shed(t, w);
+		return -ENOSPC;
+	}
+	ret->left_out = (unsigned)n;
+	ret->write.request = &ret->request;
+	return 0;
+}
+
+static int tap_intent(void *tap, const struct tap_write *whole, struct record **ret)
 {
 	struct tap *t = tap;
+	struct portion portion;
+	int left = leave_out(t, whole, &portion);
+
+	if (left < 0)
+		return left;
+
+	const struct tap_write *w = &portion.write;
 	const struct request *q = w->request;
 	struct prepared_slot *slots[BATCH_SLOTS];
 	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
@@ -202,7 +254,8 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 	r->compared = w->way == UNMIRRORED_LIST;
 	if (r->once)
 		r->moment = rowsync_moment(t->mirror->rowsync);
-	r->cell = cell_of(t, w);
+	metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, portion.left_out);
+	r->cell = portion.left_out ? missing_cell(t->worker, r) : cell_of(t, w);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
 	t->in_doubt++;
@@ -211,7 +264,20 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 	return 0;
 }
 
-static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
+/* Whether the answer waits for the other cluster: where nothing is connected it would wait for nothing. */
+static bool hold_answer(struct tap *t, struct record *r, struct held_answer *answer)
+{
+	if (!answer)
+		return false;
+	if (atomic_load_explicit(&t->mirror->connected[r->to], memory_order_relaxed) == 0) {
+		metric_add(t->worker->metrics, METRIC_ACKNOWLEDGED_JOURNAL, 1);
+		return false;
+	}
+	acknowledge_wait(&t->acknowledge, r, answer);
+	return true;
+}
+
+static bool tap_outcome(void *tap, struct record *r, enum write_outcome outcome, struct held_answer *answer)
 {
 	struct tap *t = tap;
 	struct metrics *m = t->worker->metrics;
@@ -223,8 +289,11 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		r->acknowledged_ns = t->worker->turn_ns;
 		metric_add(m, METRIC_MIRROR_QUEUED, 1);
 		journal_queued(r);
+
+		bool held = hold_answer(t, r, answer);
+
 		dispatch_push(&t->dispatch[to], r);
-		return;
+		return held;
 	}
 	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
 		/* It stays in doubt on disk, and its rows are compared. */
@@ -233,7 +302,7 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 		r->entry = ENTRY_ROWS;
 		r->acknowledged_ns = t->worker->turn_ns;
 		dispatch_push(&t->dispatch[to], r);
-		return;
+		return false;
 	}
 	metric_add(m, outcome == WRITE_UNKNOWN ? METRIC_UNMIRRORED_UNKNOWN_OUTCOME : METRIC_MIRROR_REFUSED_BY_PRIMARY, 1);
 	if (outcome == WRITE_UNKNOWN)
@@ -243,6 +312,7 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 	prepared_release(r->slot);
 	journal_done(r);
 	make_room(t);
+	return false;
 }
 
 /* A record in memory survives the process as it is stored; against a crash of the node see journal_sync.h. */

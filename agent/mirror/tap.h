@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mirror's end of the relay's tap: one for each worker, with a journal and a dispatch to either side. */
 #pragma once
+#include "base/room.h"
+#include "mirror/acknowledge.h"
 #include "mirror/barrier.h"
 #include "mirror/dispatch.h"
 #include "mirror/journal_sync.h"
@@ -11,8 +13,10 @@ struct tap {
 	struct dispatch dispatch[SIDES]; /* by the side that records go to */
 	struct journal *journals[SIDES]; /* for the syncer */
 	struct journal_syncer syncer;
+	struct acknowledge acknowledge;
 	struct hold_view holds;
 	uint32_t writes;                 /* intents so far: marks the statements of one batch */
+	struct room room;                /* for a batch that loses some of its statements */
 	uint32_t in_doubt;
 	uint64_t stopping_ns; /* when it was first asked at the end whether it is idle; 0 = not yet */
 	bool stalled; /* sessions wait for space */

@@ -10,6 +10,7 @@
 #include "base/magic.h"
 #include "cql/request.h"
 #include "cql/response.h"
+#include "cql/scope.h"
 #include "cql/segment.h"
 #include "mirror/target_priv.h"
 #include "relay/envelope.h"
@@ -194,6 +195,27 @@ static int handshake(struct target *t, const struct frame_header *h, struct span
 	return 0;
 }
 
+/* The statement that the other cluster means by an id of its own. */
+static struct prepared_slot *slot_of(struct target *t, const struct record *r, struct span id)
+{
+	const struct dispatch *d = t->dispatch;
+	struct request q;
+	struct batch_child child;
+
+	if (r->slot)
+		return r->slot;
+	if (r->opcode != OP_BATCH || request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
+		return NULL;
+	while (batch_next(q.version, &q.batch_children, &child) > 0) {
+		struct prepared_slot *slot = child.prepared ? prepared_find(d->worker->prepared, child.text) : NULL;
+		const struct prepared_remote *there = slot ? prepared_on(slot->prepared, d->side) : NULL;
+
+		if (there && span_equal(span_of(there->id, there->id_size), id))
+			return slot;
+	}
+	return scope_renames(d->mirror->relay->options.scope) ? NULL : prepared_find(d->worker->prepared, id);
+}
+
 static void record_answered(struct target *t, struct record *r, const struct frame_header *h, struct span body)
 {
 	struct response_error error = {.code = CQL_SERVER_ERROR};
@@ -209,7 +231,7 @@ static void record_answered(struct target *t, struct record *r, const struct fra
 	}
 	if (error.code == CQL_UNPREPARED) {
 		/* This node has forgotten it (restart, eviction), or never heard of it. */
-		slot = r->slot ? r->slot : prepared_find(t->dispatch->worker->prepared, error.unprepared_id);
+		slot = slot_of(t, r, error.unprepared_id);
 		if (slot && target_prepare(t, slot->prepared) == 0) {
 			dispatch_park(t->dispatch, r);
 			return;

@@ -9,6 +9,7 @@
 
 #include "cql/request.h"
 #include "cql/segment.h"
+#include "mirror/scoped.h"
 #include "mirror/target_priv.h"
 #include "relay/envelope.h"
 
@@ -160,8 +161,19 @@ static int bind_keyspace(struct target *t, const char *keyspace)
 	return -EAGAIN;
 }
 
+/* How the target calls things; NULL: as the origin does. */
+static const struct scope *names_of(const struct target *t)
+{
+	const struct scope *s = t->dispatch->mirror->relay->options.scope;
+
+	return t->dispatch->side == TARGET && scope_renames(s) ? s : NULL;
+}
+
 int target_send(struct target *t, struct record *r, struct prepared **ret_missing)
 {
+	const struct scope *names = names_of(t);
+	const char *keyspace = r->keyspace;
+	char renamed[CQL_NAME_MAX + 1];
 	struct child_context child = {.t = t};
 	struct request q;
 	struct request_target how = {.version = t->version, .child_id = child_id, .context = &child, .skip_metadata = true};
@@ -173,6 +185,12 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 	*ret_missing = NULL;
 	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return -EBADMSG;
+	if (names) {
+		e = scoped_request(names, r, &q, renamed, &t->dispatch->room);
+		if (e < 0)
+			return e;
+		keyspace = renamed;
+	}
 	if (r->opcode == OP_EXECUTE) {
 		const struct prepared_remote *remote = prepared_on(r->slot->prepared, t->dispatch->side);
 
@@ -183,10 +201,10 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		how.id = span_of(remote->id, remote->id_size);
 		how.result_metadata_id = span_of(remote->result_id, remote->result_id_size);
 	} else if (r->needs_keyspace) {
-		e = bind_keyspace(t, r->keyspace);
+		e = bind_keyspace(t, keyspace);
 		if (e < 0)
 			return e;
-		how.keyspace = span_text(r->keyspace);
+		how.keyspace = span_text(keyspace);
 	}
 	how.consistency = consistency_for(t, q.params.consistency);
 	if (r->pinned) {
@@ -197,7 +215,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		how.set_now = true;
 		how.now_in_seconds = (int32_t)r->now;
 	}
-	bound = request_encode_bound(&q);
+	bound = request_encode_bound(&q) + (names ? q.text.size + q.batch_children.size : 0);
 	stream = target_take_stream(t, STREAM_RECORD, r);
 	if (stream < 0)
 		return stream;
@@ -229,15 +247,26 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 
 int target_prepare(struct target *t, struct prepared *p)
 {
+	const struct scope *names = names_of(t);
+	struct span text = span_of(p->text, p->text_size);
+	const char *keyspace = p->keyspace;
+	char renamed[CQL_NAME_MAX + 1];
 	int stream, e;
-	size_t size = p->text_size + 256u;
+	size_t size;
 	uint8_t *to, *large = NULL;
 	ssize_t n;
 
 	for (unsigned i = 0; t->prepares && i < STREAMS; i++)
 		if (t->stream[i].kind == STREAM_PREPARE && t->stream[i].prepared == p)
 			return 0;
-	e = bind_keyspace(t, p->keyspace);
+	if (names) {
+		e = scoped_text(names, p, &text, renamed, &t->dispatch->room);
+		if (e < 0)
+			return e;
+		keyspace = renamed;
+	}
+	size = text.size + 256u;
+	e = bind_keyspace(t, keyspace);
 	if (e < 0)
 		return e;
 	stream = target_take_stream(t, STREAM_PREPARE, p);
@@ -248,8 +277,8 @@ int target_prepare(struct target *t, struct prepared *p)
 	to = target_reserve(t, size);
 	if (!to)
 		to = large = malloc(size);
-	n = to ? request_write_prepare(t->version, (int16_t)stream, span_of(p->text, p->text_size),
-				       t->version >= 5 ? span_text(p->keyspace) : span_of(NULL, 0), to, size)
+	n = to ? request_write_prepare(t->version, (int16_t)stream, text,
+				       t->version >= 5 ? span_text(keyspace) : span_of(NULL, 0), to, size)
 	       : -ENOMEM;
 	if (large) {
 		if (n > 0)

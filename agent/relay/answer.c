@@ -18,6 +18,7 @@
 #include "relay/analyse.h"
 #include "relay/batch_ids.h"
 #include "relay/envelope.h"
+#include "relay/held.h"
 #include "relay/tap.h"
 #include "relay/topology.h"
 
@@ -31,7 +32,7 @@ bool answer_interesting(const struct upstream *u, const struct frame_header *h, 
 		return false;
 	switch (e->kind) {
 	case REQUEST_WRITE:
-		return h->opcode == OP_ERROR || e->conditional;
+		return h->opcode == OP_ERROR || e->conditional || (e->record && u->session->worker->relay->options.acknowledge_both);
 	case REQUEST_PREPARE:
 	case REQUEST_USE:
 	case REQUEST_TOPOLOGY:
@@ -45,7 +46,7 @@ bool answer_interesting(const struct upstream *u, const struct frame_header *h, 
 
 size_t answer_needed(const struct frame_header *h, const struct inflight *e)
 {
-	/* Of a page only the head matters, and pages are large. */
+	/* Of a page only the head matters, and pages are large. (So is no write's answer that would have to be held.) */
 	if (h->opcode == OP_RESULT && e && e->kind <= REQUEST_WRITE && !(h->flags & FRAME_COMPRESSED))
 		return h->length < PAGE_HEAD_MAX ? h->length : PAGE_HEAD_MAX;
 	return h->length <= ANSWER_WHOLE_MAX ? h->length : 0;
@@ -83,6 +84,24 @@ static enum write_outcome conditional_outcome(struct session *s, struct span bod
 	}
 }
 
+/* Where the mirror says so it waits, and the request with it. */
+static void tell_outcome(struct session *s, struct answer *a, enum write_outcome outcome)
+{
+	struct worker *w = s->worker;
+	struct inflight *e = a->e;
+	struct held_answer *h = NULL;
+
+	if (outcome == WRITE_APPLIED && w->relay->options.acknowledge_both && s->state == SESSION_OPEN && a->there == a->h.length)
+		h = held_new(s, e->stream, a->received, FRAME_HEADER_SIZE + a->there);
+	if (w->relay->tap->outcome(w->tap, e->record, outcome, h)) {
+		e->held = h;
+		a->drop = a->continues = true;
+	} else {
+		free(h);
+	}
+	e->record = NULL;
+}
+
 /* Applied, refused, or unknown. */
 static void write_answered(struct session *s, struct answer *a, struct span body)
 {
@@ -101,8 +120,7 @@ static void write_answered(struct session *s, struct answer *a, struct span body
 	}
 	histogram_record(w->metrics, HISTOGRAM_ORIGIN_WRITE, (w->turn_ns - e->sent_ns) / 1000);
 	if (e->record) {
-		w->relay->tap->outcome(w->tap, e->record, outcome);
-		e->record = NULL;
+		tell_outcome(s, a, outcome);
 	} else if (outcome == WRITE_APPLIED || outcome == WRITE_UNKNOWN) {
 		session_unmirrored(s, e);
 	}

@@ -12,6 +12,8 @@ struct answer {
 	struct upstream *u;
 	struct frame_header h;
 	struct inflight *e;   /* NULL: an event, or nobody's */
+	const uint8_t *received; /* its header, and `there` bytes of its body */
+	size_t there;
 	struct span body;     /* as far as it is there; plain */
 	bool compressed;      /* body was decompressed: what goes on is the received bytes, unless changed */
 	bool drop;            /* not for the client */

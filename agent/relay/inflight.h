@@ -37,6 +37,7 @@ struct inflight {
 	};
 	struct prepared_slot *slot; /* EXECUTE: the statement as the client knows it, for translating UNPREPARED */
 	struct batch_ids *ids;      /* BATCH: the same for its children, where they have other ids on that side; else NULL */
+	struct held_answer *held;   /* REQUEST_WRITE: its answer has come, and waits for the other cluster (held.h) */
 	uint64_t sent_ns;           /* 0 = not sampled */
 };
 

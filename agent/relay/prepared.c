@@ -25,6 +25,11 @@ void prepared_put(struct prepared *p)
 	free(p);
 }
 
+void prepared_map_apart(struct prepared_map *m)
+{
+	m->apart = true;
+}
+
 struct prepared_map *prepared_map_new(void)
 {
 	struct prepared_map *m = calloc(1, sizeof(*m));
@@ -246,7 +251,7 @@ static void compare_sides(struct prepared *p)
 {
 	const struct prepared_remote *a = prepared_on(p, ORIGIN), *b = prepared_on(p, TARGET);
 
-	if (!a || !b)
+	if (!a || !b || b->apart) /* descriptions with other names in them cannot be equal */
 		return;
 	atomic_store(&p->bind_differs, a->bind_hash != b->bind_hash);
 	atomic_store(&p->result_differs, a->result_hash != b->result_hash);
@@ -270,7 +275,7 @@ static bool says(const struct prepared_remote *r, enum side side, const struct p
 }
 
 /* 1 = something new was learned. */
-static int learn_answer(struct prepared *p, enum side side, const struct prepared_result *answer)
+static int learn_answer(struct prepared *p, enum side side, bool apart, const struct prepared_result *answer)
 {
 	struct prepared_remote *now = atomic_load(&p->remote[side]), *r;
 	uint64_t bind_hash = columns_hash(answer->binds), result_hash = columns_hash(answer->result);
@@ -298,6 +303,7 @@ static int learn_answer(struct prepared *p, enum side side, const struct prepare
 		r->result_id_size = now->result_id_size;
 		memcpy(r->result_id, now->result_id, now->result_id_size);
 	}
+	r->apart = apart;
 	r->bind_hash = bind_hash;
 	r->result_hash = result_hash;
 	prepared_publish(p, side, r);
@@ -325,7 +331,7 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 		p = prepared_find_text(m, text, keyspace);
 	if (!p)
 		p = prepared_make(m, text, keyspace, answer->binds);
-	r = p ? learn_answer(p, side, answer) : -ENOMEM;
+	r = p ? learn_answer(p, side, false, answer) : -ENOMEM;
 	if (r > 0)
 		m->changed = true;
 	if (r >= 0)
@@ -337,11 +343,12 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 int prepared_map_learn_for(struct prepared_map *m, enum side side, uint8_t version, struct prepared *p,
 			   const struct prepared_result *answer)
 {
-	int r = prepared_map_learn(m, side, version, text_of(p), p->keyspace, answer);
+	bool apart = m->apart && side == TARGET;
+	int r = !id_fits(answer) ? -E2BIG : apart ? 0 : prepared_map_learn(m, side, version, text_of(p), p->keyspace, answer);
 
 	if (r == 0) {
 		pthread_mutex_lock(&m->lock);
-		r = learn_answer(p, side, answer);
+		r = learn_answer(p, side, apart, answer);
 		pthread_mutex_unlock(&m->lock);
 	}
 	return r < 0 ? r : 0;

@@ -28,6 +28,7 @@
 
 struct prepared_remote {
 	uint8_t side, id_size, result_id_size;
+	bool apart; /* of a text with other names: the id means nothing to anybody but the mirror, and is not kept over a restart */
 	uint8_t id[PREPARED_ID_MAX];
 	uint8_t result_id[PREPARED_ID_MAX]; /* result_metadata_id (v5), size 0 when the answer came in v3/v4 */
 	uint64_t bind_hash, result_hash;    /* of names and types, for comparing the two sides */
@@ -57,12 +58,18 @@ struct prepared_slot {
 	struct prepared *prepared;
 	uint32_t uses; /* by requests in flight and records of this worker */
 	uint16_t cell; /* its tables (gap_cell), once asked for; 0 = not yet */
+	uint8_t part;  /* the mirror's: 1 + enum scope_part, once asked for; 0 = not yet */
 	uint32_t seen; /* the mirror's: in which write it was met last */
 	uint64_t journaled[SIDES]; /* the mirror's: which journal file has its text */
 };
 
 struct prepared_map *prepared_map_new(void);
 void prepared_map_free(struct prepared_map *m);
+/*
+ * The target calls tables otherwise: what is prepared there is another text, whose id may be that of another statement on the origin. Such
+ * ids are never looked up, and what an earlier life knew of the target is not taken over. Before anything is learned.
+ */
+void prepared_map_apart(struct prepared_map *m);
 uint32_t prepared_map_count(struct prepared_map *m);
 
 /*

@@ -35,7 +35,7 @@ static unsigned pieces_of(const struct prepared *p, struct saved *head, struct s
 	for (int side = 0; side < SIDES; side++) {
 		const struct prepared_remote *r = prepared_on(p, side);
 
-		if (!r)
+		if (!r || r->apart)
 			continue;
 		head->side[side] = (struct saved_side){r->id_size, r->result_id_size, r->bind_hash, r->result_hash};
 		pieces[n++] = span_of(r->id, r->id_size);
@@ -137,6 +137,12 @@ void prepared_map_restore(struct prepared_map *m, struct span payload)
 		goto out;
 	memcpy(keyspace, at, head.keyspace_size);
 	at += head.keyspace_size;
+	if (m->apart) {
+		free(remote[TARGET]);
+		remote[TARGET] = NULL;
+		if (!remote[ORIGIN])
+			goto out;
+	}
 	pthread_mutex_lock(&m->lock);
 	if (!prepared_find_text(m, span_of(at, (size_t)(end - at)), keyspace))
 		p = prepared_make(m, span_of(at, (size_t)(end - at)), keyspace, (struct columns){0});

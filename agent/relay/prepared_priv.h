@@ -24,6 +24,7 @@ struct prepared_map {
 	size_t text_bytes;
 	_Atomic uint32_t generation; /* +1 each time the map is emptied */
 	bool changed;                /* since the last save */
+	bool apart;                  /* prepared_map_apart() */
 };
 
 static inline uint32_t prepared_hash(struct span id)

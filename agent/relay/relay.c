@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "cql/scope.h"
 #include "relay/relay.h"
 
 #include <errno.h>
@@ -59,6 +60,8 @@ int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct
 	r->topology = topology_store_new();
 	if (!r->prepared || !r->topology)
 		return error_set(error, -ENOMEM, "out of memory");
+	if (scope_renames(r->options.scope))
+		prepared_map_apart(r->prepared);
 	recall(r);
 	for (unsigned i = 0; i < r->options.workers; i++) {
 		struct worker *w = worker_new(r, i, error);

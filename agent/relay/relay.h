@@ -40,6 +40,7 @@ struct tap_ops;
 struct prepared_map;
 struct topology_store;
 struct retirement;
+struct scope;
 
 /* What new requests are to be done with. Workers get it by message, so that all requests of a turn see the same. */
 struct course {
@@ -62,6 +63,7 @@ struct relay_options {
 	struct addr explicit_listen; /* AF_UNSPEC = off: for clients that are pointed at the agent */
 	struct addr agent4, agent6;  /* for intercepted connections; AF_UNSPEC = off. The port is filled in when it was 0 */
 	struct cluster cluster[SIDES];
+	const struct scope *scope;      /* what is mirrored, under which names; NULL = everything, under the same. Borrowed for life */
 	struct tls_context *client_tls; /* clients' TLS ends here; NULL = it is relayed untouched. Shares */
 	uint32_t sessions_max;         /* node-wide */
 	uint32_t requests_max;         /* in flight on this node */
@@ -70,6 +72,7 @@ struct relay_options {
 	unsigned dial_timeout_ms, stop_ms;
 	bool configured_auth;          /* else the client's own handshake is passed through */
 	bool any_client;               /* configured_auth: do not compare the client's credentials */
+	bool acknowledge_both;         /* a write's answer waits for the other cluster, as the tap says (held.h) */
 	bool freeze_topology;
 	bool kernel_direct;            /* after finish new connections go straight to a target node, past the agent */
 	enum { RELAY_DDL_MIRROR, RELAY_DDL_REFUSE, RELAY_DDL_IGNORE } ddl;

@@ -345,6 +345,12 @@ static int tell_mirror(struct session *s, struct analysis *a, enum side side, st
 		*edit_count = request_pin_timestamp(&a->request, write.timestamp, edits);
 	}
 	r = w->relay->tap->intent(w->tap, &write, record);
+	if (r == -ENOTSUP || r == -ENOENT) {
+		*mirrored = false;
+		*edit_count = 0;
+		if (r == -ENOENT)
+			a->unmirrored = MIRRORABLE; /* nothing to count, and no gap */
+	}
 	return r == -EAGAIN ? r : 0;
 }
 
@@ -378,7 +384,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	e = register_request(s, h->stream, REQUEST_WRITE, side);
 	if (!e) {
 		if (record) /* never sent: as if the cluster had refused it */
-			w->relay->tap->outcome(w->tap, record, WRITE_REFUSED);
+			w->relay->tap->outcome(w->tap, record, WRITE_REFUSED, NULL);
 		return ENDED;
 	}
 	e->record = record;

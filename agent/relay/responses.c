@@ -126,6 +126,8 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 	if (size < *ret_want)
 		return 0;
 	there = size - FRAME_HEADER_SIZE < a.h.length ? size - FRAME_HEADER_SIZE : a.h.length;
+	a.received = data;
+	a.there = there;
 	a.body = span_of(data + FRAME_HEADER_SIZE, there);
 	if (need && (a.h.flags & FRAME_COMPRESSED) && s->version < 5 && a.h.length && decompress(&a) < 0)
 		return CQL_MALFORMED;

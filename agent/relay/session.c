@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See session.h for the states. Here: birth, death, reading, and what the agent itself says to a client. */
+#include "relay/held.h"
 #include "relay/session.h"
 
 #include <errno.h>
@@ -166,8 +167,11 @@ void session_inflight_drop(struct session *s, struct inflight *e)
 	case REQUEST_WRITE:
 		s->writes--;
 		if (e->record)
-			w->relay->tap->outcome(w->tap, e->record, WRITE_UNKNOWN);
+			w->relay->tap->outcome(w->tap, e->record, WRITE_UNKNOWN, NULL);
 		e->record = NULL;
+		if (e->held)
+			e->held->session = NULL;
+		e->held = NULL;
 		session_unmirrored(s, e); /* no answer: it may have been applied */
 		break;
 	case REQUEST_PREPARE:

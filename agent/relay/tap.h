@@ -19,6 +19,7 @@
 struct record; /* one write; the mirror's */
 struct prepared_slot;
 struct session;
+struct held_answer;
 
 struct tap_write {
 	/*
@@ -46,12 +47,17 @@ struct tap_ops {
 
 	/*
 	 * A write is about to go to the primary. 0 with *ret (the relay returns it through outcome(), always, exactly once);
-	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows.
+	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows; −ENOTSUP:
+	 * not by that way: relay it as it came, unmirrored (the relay counts it); −ENOENT: the other side does not have those tables, on
+	 * purpose: relay it as it came (nothing is missing).
 	 */
 	int (*intent)(void *tap, const struct tap_write *write, struct record **ret);
 
-	/* What became of it; a conditional write that did not apply is refused. Takes the record. */
-	void (*outcome)(void *tap, struct record *record, enum write_outcome outcome);
+	/*
+	 * What became of it; a conditional write that did not apply is refused. Takes the record. true: takes `answer` as well (may be
+	 * NULL), and gives it back through relay_acknowledged(), not from within.
+	 */
+	bool (*outcome)(void *tap, struct record *record, enum write_outcome outcome, struct held_answer *answer);
 
 	/*
 	 * The number under which relay_durable() will say that the last intent is as durable as configured: until then its request
@@ -71,5 +77,7 @@ struct tap_ops {
 
 /* For the tap: intents up to this number are durable; their requests go out. */
 void relay_durable(struct worker *w, uint64_t number);
+/* For the tap: the answer goes to the client now (takes it). From the loop, never while bytes of this worker are being worked through. */
+void relay_acknowledged(struct worker *w, struct held_answer *answer);
 /* For the tap: space is there again; sessions that got −EAGAIN go on. */
 void relay_resume_stalled(struct worker *w);

@@ -179,6 +179,7 @@ static struct mirror mirror;
 
 static size_t small_budget; /* 0 = enough */
 static unsigned retain_ms;
+static uint64_t acknowledge_ns; /* 0 = acknowledgement: journal */
 static const char *state_directory = ""; /* of the mirror: where its journal is */
 
 static inline void agent_start(unsigned workers, const struct course *course)
@@ -188,6 +189,7 @@ static inline void agent_start(unsigned workers, const struct course *course)
 	memset(&relay, 0, sizeof(relay));
 	relay.options = (struct relay_options){.workers = workers, .sessions_max = 100, .requests_max = 1000, .session_requests_max = 100,
 					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true,
+					       .acknowledge_both = acknowledge_ns != 0,
 					       .state_directory = ""};
 	relay.options.explicit_listen.in.sin_family = AF_INET;
 	relay.options.explicit_listen.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -196,7 +198,7 @@ static inline void agent_start(unsigned workers, const struct course *course)
 	relay.course = *course;
 	assert_int_equal(mirror_open(&mirror, &relay,
 				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms,
-							      .consistency = {-1, -1}, .sync = JOURNAL_SYNC_NONE,
+							      .acknowledge_ns = acknowledge_ns, .consistency = {-1, -1}, .sync = JOURNAL_SYNC_NONE,
 							      .state_directory = state_directory},
 				     &(struct recovery_found){0}, &error), 0);
 	assert_int_equal(relay_start(&relay, &mirror_tap, &mirror, &error), 0);

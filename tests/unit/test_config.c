@@ -40,7 +40,7 @@ static const struct {
      "c.yaml:2: unknown key 'listen.zzzzzzzzz'; allowed in listen: address, port, agentAddress, "
      "agentAddress6, agentPort, tls"},
     {"unknown section", "\n\nxyzxyzxyz:\n  a: 1\n",
-     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, journal, rowSync, auth, "
+     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, mirror, journal, rowSync, auth, "
      "ddl, topology, "
      "acknowledgement, state, admin, takeover, http, log, phase, migration"},
     {"case matters", "origin:\n  contactpoints: [a]\n",
@@ -70,8 +70,8 @@ static const struct {
      "c.yaml:2: auth.mode: 'none' is not known; allowed: passthrough or configured"},
     {"enum of three", "intercept:\n  acceleration: fast\n",
      "c.yaml:2: intercept.acceleration: 'fast' is not known; allowed: auto, on or off"},
-    {"not built yet", "acknowledgement: both\n",
-     "c.yaml:1: acknowledgement: 'both' is not known; allowed: journal"},
+    {"acknowledgement", "acknowledgement: target\n",
+     "c.yaml:1: acknowledgement: 'target' is not known; allowed: journal or both"},
     {"phase that none starts in", "phase:\n  initial: cutover\n",
      "c.yaml:2: phase.initial: 'cutover' is not known; allowed: observe, mirror or finish"},
     {"split brain", "intercept:\n  onAgentDown:\n    cutover: open\n",
@@ -104,6 +104,12 @@ static const struct {
      "CIDRs, each with :port if it differs"},
     {"cgroup", "intercept:\n  cgroups: [../x]\n",
      "c.yaml:2: intercept.cgroups: '../x' contains ..; allowed: paths, absolute or below the cgroup2 mount"},
+    {"pattern", "mirror:\n  include: [shop, 'crm.*.x']\n",
+     "c.yaml:2: mirror.include: 'crm.*.x' is not keyspace, keyspace.* or keyspace.table, spelled as in the schema and without "
+     "quotes; allowed: keyspaces, or keyspace.table"},
+    {"rename", "mirror:\n  rename: [shop]\n",
+     "c.yaml:2: mirror.rename: 'shop' is not keyspace=name or keyspace.table=name, without quotes; allowed: keyspace=name, or "
+     "keyspace.table=name"},
     {"relative path", "admin:\n  socket: admin.sock\n",
      "c.yaml:2: admin.socket: 'admin.sock' is not an absolute path; allowed: an absolute path"},
     {"twice", "listen:\n  port: 1\n  port: 2\n", "c.yaml:3: listen.port is set twice, first in line 2"},
@@ -351,6 +357,8 @@ static void test_every_key_by_env(void **state)
 			 : strstr(key->path, "Host")		 ? "host"
 			 : strstr(key->path, "serverName")	 ? "host"
 			 : strstr(key->path, "consistency")	 ? "ONE"
+			 : !strcmp(key->path, "mirror.rename")	 ? "shop=store,shop.orders=sales"
+			 : !strncmp(key->path, "mirror.", 7)	 ? "shop,crm.people,hr.*"
 			 : !strcmp(key->path, "intercept.watch") ? "10.0.0.0/8"
 								 : "/x");
 		if (!strcmp(key->path, "origin.contactPoints") || !strcmp(key->path, "target.contactPoints"))
@@ -666,6 +674,14 @@ static const struct {
     {"origin: {secureConnectBundle: /b, username: u, password: p}\n",
      "origin.secureConnectBundle needs intercept.enabled false and listen.port: clients of such a cluster "
      "speak TLS with its proxy, and nothing else names its nodes"},
+    {"origin: {contactPoints: [a]}\nmirror: {rename: [a=b, c=b]}\n", "mirror.rename: a=b and c=b would become one on the target"},
+    {"origin: {contactPoints: [a]}\nmirror: {rename: [a.x=t, a.y=t]}\n", "mirror.rename: a.x=t and a.y=t would become one on the target"},
+    {"origin: {contactPoints: [a]}\nmirror: {rename: [a=b, a.x=t, a=c]}\n", "mirror.rename: a=b and a=c give one name twice"},
+    {"origin: {contactPoints: [a]}\ntarget: {contactPoints: [b]}\nmirror: {rename: [a=b]}\nphase: {initial: finish}\n",
+     "mirror.rename is set, but phase.initial is finish: clients would name the origin's keyspaces on the target; leave one of the two out"},
+    {"origin: {contactPoints: [a]}\nmirror: {rename: [a=b]}\nmigration: {serviceHost: m, servicePort: 1, proxyPort: 2}\n",
+     "mirror.rename is set, but migration.serviceHost (MIGRATION_SERVICE_HOSTNAME) ends with a cutover, which needs the same names on "
+     "both clusters; leave one of the two out"},
     {"origin: {contactPoints: [a]}\nlisten: {tls: {keyFile: /k}}\n",
      "listen.tls has settings, but no certificate: set listen.tls.certFile"},
     {"origin: {contactPoints: [a]}\nlisten: {tls: {certFile: /c, clientAuth: required}}\n",

@@ -144,7 +144,7 @@ static void preflight_between(const struct fake_table *origin, const struct fake
 		clusters[i] = (struct cluster){.node_count = 1, .username = "ann", .password = "secret"};
 		clusters[i].nodes[0] = f[i].addr;
 	}
-	int worst = preflight_run(clusters, 0, 100, found, ret);
+	int worst = preflight_run(clusters, NULL, 0, 100, found, ret);
 
 	assert_int_equal(worst, ret->worst);
 	for (int i = 0; i < SIDES; i++)
@@ -229,7 +229,7 @@ static void preflight_unreachable(void **state)
 	fake_start(&gone, "127.0.0.1", fake_ready);
 	fake_stop(&gone);
 	clusters[TARGET].nodes[0] = clusters[TARGET].nodes[1] = gone.addr;
-	assert_int_equal(preflight_run(clusters, 0, 100, found, &f), PREFLIGHT_FAIL);
+	assert_int_equal(preflight_run(clusters, NULL, 0, 100, found, &f), PREFLIGHT_FAIL);
 	expect(f.text, (const char *[]){"3 origin: no contact points",
 					"2 target: 127.0.0.1:", "3 target: 127.0.0.1:", NULL});
 	assert_int_equal(f.count[PREFLIGHT_FAIL], 2);
