@@ -11,6 +11,7 @@
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
+#include "mirror/late.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
@@ -388,6 +389,10 @@ static bool send_head(struct dispatch *d, struct record *r)
 	struct target *t;
 	int e;
 
+	if (late_expires(d, r)) {
+		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+		r->entry = ENTRY_ROWS;
+	}
 	if (r->entry == ENTRY_ROWS) {
 		sync_rows(d, pop(d));
 		return true;

@@ -12,6 +12,7 @@
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
+#include "mirror/late.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
@@ -71,6 +72,13 @@ static bool permanent(int32_t code)
 void dispatch_applied(struct dispatch *d, struct record *r)
 {
 	d->flying--;
+	if (late_expires(d, r)) {
+		/* Its cells are there, and live too long. */
+		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+		r->entry = ENTRY_ROWS;
+		dispatch_enqueue(d, r);
+		return;
+	}
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
 	ailing_well(d->ailing, r->cell);

@@ -89,6 +89,12 @@ void rowsync_schema_changed(struct rowsync *rs, const char *keyspace);
 void rowsync_stop(struct rowsync *rs);
 void rowsync_free(struct rowsync *rs); /* after rowsync_stop(); NULL is fine */
 
+/*
+ * default_time_to_live of a table on `side`, s, by the name that the origin has for it; −EAGAIN: not known, or not for long enough sure.
+ * Any thread; does not block on a cluster.
+ */
+int rowsync_default_ttl(struct rowsync *rs, enum side side, const struct table_name *name);
+
 struct rowsync_counters {
 	uint64_t queued, running; /* now */
 	uint64_t done, failed;	  /* done(0), done(anything else) */
