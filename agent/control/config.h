@@ -75,7 +75,8 @@ struct config_cluster {
 	char *username;			   /* "" = none */
 	char *password;			   /* secret; already read from passwordFile when that is set */
 	char *password_file;
-	int consistency; /* target only */
+	int consistency; /* target only, as the next one */
+	uint32_t protocol_version;
 	struct config_tls tls;
 	char *bundle; /* secure-connect bundle; "" = none. Instead of contact points and tls */
 };

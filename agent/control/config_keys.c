@@ -308,6 +308,8 @@ const struct config_key config_keys[] = {
     ENUM("target.consistency", target.consistency, "", consistency_names,
 	 "Consistency of mirrored writes; empty = the higher of the client's and LOCAL_QUORUM"),
 
+    NUMBER("target.protocolVersion", target.protocol_version, "5", 3, 5,
+	   "Highest protocol version of the mirror's connections, and so of new sessions from mirror on; lower where the target has trouble with it"),
     TLS("target", target),
 
     STRING("listen.address", listen.address, "0.0.0.0", valid_ip, "an IP address",

@@ -301,6 +301,7 @@ static int open_mirror(struct node *n, struct error *error)
 	struct mirror_options o = {.budget = c->limits.mirror_bytes, .retain_ms = c->limits.retain_millis,
 				   .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
 				   .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency},
+				   .highest = {[TARGET] = (uint8_t)c->target.protocol_version},
 				   .sync = syncs[c->journal.sync], .sync_ms = c->journal.sync_millis,
 				   .rows_threads = c->row_sync.threads,
 				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,

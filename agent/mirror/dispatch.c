@@ -11,6 +11,7 @@
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
+#include "mirror/late.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
@@ -394,6 +395,11 @@ static bool send_head(struct dispatch *d, struct record *r)
 	struct target *t;
 	int e;
 
+	if (late_expires(d, r)) {
+		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+		r->entry = ENTRY_ROWS;
+		r->once = false;
+	}
 	if (r->entry == ENTRY_ROWS && !r->once) {
 		sync_rows(d, pop(d));
 		return true;

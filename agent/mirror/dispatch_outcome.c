@@ -12,6 +12,7 @@
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
+#include "mirror/late.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
 #include "mirror/rows.h"
@@ -80,7 +81,15 @@ static void compare(struct dispatch *d, struct record *r, uint64_t not_before_ns
 void dispatch_applied(struct dispatch *d, struct record *r)
 {
 	d->flying--;
+	if (late_expires(d, r)) {
+		/* Its cells are there, and live too long. */
+		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+		r->entry = ENTRY_ROWS;
+		compare(d, r, 0);
+		return;
+	}
 	if (r->once && (r->compared || !rowsync_rested(d->mirror->rowsync, r->moment))) {
+		r->lists_only = true;
 		compare(d, r, 0);
 		return;
 	}

@@ -30,6 +30,7 @@ struct mirror_options {
 	unsigned retain_ms;         /* how long records outlive the other cluster's answer; 0 = not at all */
 	enum mirror_policy policy;  /* when the budget is spent */
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
+	uint8_t highest[SIDES];     /* protocol version that the mirror's connections try first; 0 = 5 */
 	enum journal_sync sync;
 	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
 	uint64_t acknowledge_ns;    /* how long a client's answer waits for the other cluster, where relay_options say that it does */

@@ -153,7 +153,7 @@ static int submit(struct dispatch *d, const struct record *r, uint64_t not_befor
 
 	if (n < 0)
 		return n;
-	struct rowsync_job job = {.from = side_other(d->side), .serial = r->serial, .not_before_ns = not_before_ns,
+	struct rowsync_job job = {.from = side_other(d->side), .serial = r->serial, .lists_only = r->lists_only, .not_before_ns = not_before_ns,
 				  .child_count = (unsigned)n, .children = children, .done = on_done, .context = j};
 	n = rowsync_submit(d->mirror->rowsync, &job);
 	if (children != &one)

@@ -17,6 +17,7 @@
 /* After a write whose fate is not known: longer than any server waits for its replicas. */
 #define BACKOFF_UNKNOWN_MS 2500u
 #define REFUSALS_MAX 12u /* of trouble that may be permanent */
+#define TTL_AGE_NS 60000000000ull /* so long a default TTL is believed: who alters one past the agent finds it heeded a minute later */
 
 /* ------------------------------------------------------------- trouble */
 
@@ -196,6 +197,21 @@ void rowsync_schema_changed(struct rowsync *rs, const char *keyspace)
 	/* The other side may know the keyspace by another name. */
 	for (enum side side = ORIGIN; side < SIDES; side++)
 		schema_cache_forget(rs->shared.schema[side], rs->options.translate ? NULL : keyspace);
+}
+
+int rowsync_default_ttl(struct rowsync *rs, enum side side, const struct table_name *name)
+{
+	struct table_name there = *name;
+	struct schema_table *t;
+	int ttl;
+
+	MAGIC_CHECK(rs, ROWSYNC_MAGIC);
+	if (rs->options.translate && !rs->options.translate(rs->options.context, side, &there))
+		return -EAGAIN;
+	t = schema_cache_peek(rs->shared.schema[side], &there);
+	ttl = t && clock_now_ns() - t->read_ns < TTL_AGE_NS ? t->default_ttl : -EAGAIN;
+	schema_table_put(t);
+	return ttl;
 }
 
 void rowsync_count(struct rowsync *rs, struct rowsync_counters *ret)

@@ -56,6 +56,7 @@ struct rowsync_child {
 struct rowsync_job {
 	enum side from;			      /* the truth is read here; the other side is written */
 	bool serial;			      /* the write was conditional: `from` is read at SERIAL */
+	bool lists_only;		      /* the other side has applied it: only the lists of its rows may differ */
 	uint64_t not_before_ns;		      /* CLOCK_MONOTONIC; 0 = at once */
 	unsigned child_count;		      /* a BATCH has several; they are written as one logged batch */
 	const struct rowsync_child *children; /* borrowed during the call */
@@ -95,6 +96,12 @@ void rowsync_schema_changed(struct rowsync *rs, const char *keyspace);
  * one question. */
 void rowsync_stop(struct rowsync *rs);
 void rowsync_free(struct rowsync *rs); /* after rowsync_stop(); NULL is fine */
+
+/*
+ * default_time_to_live of a table on `side`, s, by the name that the origin has for it; −EAGAIN: not known, or not for long enough sure.
+ * Any thread; does not block on a cluster.
+ */
+int rowsync_default_ttl(struct rowsync *rs, enum side side, const struct table_name *name);
 
 struct rowsync_counters {
 	uint64_t queued, running; /* now */

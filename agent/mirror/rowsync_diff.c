@@ -461,7 +461,7 @@ static void diff_list(struct diff *d, const struct schema_column *c, const struc
 static void drop_row(struct diff *d, const struct row *row, unsigned begin, unsigned end)
 {
 	struct stamp s = {.known = true, .written = INT64_MIN};
-	struct change *x = add(d, CHANGE_ROW_DROP, NULL);
+	struct change *x;
 
 	for (unsigned i = begin; i < end && s.known; i++) {
 		struct cells cells;
@@ -475,7 +475,10 @@ static void drop_row(struct diff *d, const struct row *row, unsigned begin, unsi
 	/* Nothing but a marker, whose age nobody tells. */
 	if (s.written == INT64_MIN)
 		s = unknown;
+	if (!s.known && !d->deletes)
+		return;
 	d->guesses_row |= !s.known;
+	x = add(d, CHANGE_ROW_DROP, NULL);
 	if (x)
 		x->written = overrule(d, s);
 	d->verify = true; /* a marker may be newer than all cells */
@@ -523,6 +526,8 @@ void diff_row(struct diff *d, const struct row *from, const struct row *to)
 		end = begin + d->table->statics;
 	else
 		begin += d->table->statics;
+	if (d->lists_only && (!from || !to))
+		return;
 	if (!from && !statics) {
 		drop_row(d, to, begin, end);
 		return;
@@ -531,6 +536,8 @@ void diff_row(struct diff *d, const struct row *from, const struct row *to)
 		const struct schema_column *c = &d->table->columns[i];
 		struct cells a, b;
 
+		if (d->lists_only && c->shape != SHAPE_LIST)
+			continue;
 		read_cells(d, c, from, i - begin, &a);
 		read_cells(d, c, to, i - begin, &b);
 		if (c->shape == SHAPE_LIST)
@@ -538,7 +545,7 @@ void diff_row(struct diff *d, const struct row *from, const struct row *to)
 		else
 			diff_elements(d, c, &a, &b);
 	}
-	if (!statics && (!to || from->marker || to->marker))
+	if (!statics && !d->lists_only && (!to || from->marker || to->marker))
 		mark_row(d, to != NULL);
 }
 

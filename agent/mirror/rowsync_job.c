@@ -98,6 +98,7 @@ static int read_children(struct sync *y, const struct rowsync_job *job)
 			 c->keyspace ? c->keyspace : "");
 		statements += y->keys[y->key_count].count;
 		for (struct rowkey_statement *s = y->keys[y->key_count].statements; s; s = s->next) {
+			y->deletes |= s->kind == STATEMENT_DELETE;
 			if (!s->name.keyspace[0] && (!c->keyspace || !*c->keyspace)) {
 				y->key_count++;
 				return -ENOKEY;
@@ -133,6 +134,7 @@ int job_new(struct rowsync *rs, const struct rowsync_job *request, struct job **
 	j->waiter_count = 1;
 	j->sync.from = request->from;
 	j->sync.serial = request->serial;
+	j->sync.lists_only = request->lists_only;
 	j->due_ns = j->first_due_ns = request->not_before_ns;
 	rc = read_children(&j->sync, request);
 	if (!rc) {

@@ -134,6 +134,8 @@ struct diff {
 	const struct schema_table *table; /* columns, as read */
 	int64_t horizon;		  /* µs: what is written under an unknown stamp */
 	int64_t young;			  /* µs: younger cells may be on their way to the other side */
+	bool lists_only;		  /* nothing else is looked at */
+	bool deletes;			  /* the write may have deleted rows; INSERT and UPDATE leave their markers alone */
 	struct change *changes;		  /* of one row */
 	size_t count, room;
 	struct arena arena; /* for keys that are made here */
@@ -202,6 +204,8 @@ struct claim {
 struct sync {
 	enum side from;
 	bool serial, atomic;
+	bool lists_only; /* as the job says */
+	bool deletes;	 /* one of its statements is a DELETE */
 	struct rowkey *keys; /* one for each child, until the selections are made */
 	const char (*keyspaces)[CQL_NAME_MAX + 1];
 	unsigned key_count;

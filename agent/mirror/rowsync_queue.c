@@ -67,6 +67,8 @@ static bool merge(struct rowsync *rs, struct job *j)
 	if (j->due_ns > other->due_ns)
 		other->due_ns = j->due_ns;
 	other->sync.serial |= j->sync.serial;
+	other->sync.lists_only &= j->sync.lists_only;
+	other->sync.deletes |= j->sync.deletes;
 	struct waiter *last = j->waiters;
 
 	while (last->next)

@@ -293,6 +293,23 @@ static int write_all(struct attempt *a, const struct write_list *writes)
 	return rc;
 }
 
+static bool has_lists(const struct schema_table *t)
+{
+	for (unsigned i = 0; i < t->count; i++)
+		if (t->columns[i].shape == SHAPE_LIST)
+			return true;
+	return false;
+}
+
+/* What looked like a list in a request may have been none. */
+static bool may_differ(const struct attempt *a)
+{
+	for (unsigned i = 0; i < a->table_count; i++)
+		if (!a->y->lists_only || has_lists(a->tables[i].schema[a->y->from]))
+			return true;
+	return false;
+}
+
 /* Returns 1 when another look is wanted. */
 static int pass(struct attempt *a, unsigned number, struct diff *d, struct write_list *writes,
 		uint64_t *ret_wait_ns)
@@ -365,7 +382,9 @@ int sync_attempt(struct sync_shared *s, struct worker_thread *w, struct sync *y,
 		rc = plan(a);
 	for (const struct selection *x = y->selections; x && !rc; x = x->next)
 		rc = open_table(a, &x->name, &t);
-	for (unsigned number = 0; !rc && number <= PASSES_MAX; number++) {
+	d.lists_only = y->lists_only;
+	d.deletes = y->deletes;
+	for (unsigned number = 0; !rc && may_differ(a) && number <= PASSES_MAX; number++) {
 		rc = number == PASSES_MAX ? -EBUSY : pass(a, number, &d, &writes, ret_wait_ns);
 		if (rc <= 0)
 			break;

@@ -283,6 +283,16 @@ static int on_fields(void *context, const struct column *columns, const struct s
 	return 0;
 }
 
+/* default_time_to_live */
+static int on_table(void *context, const struct column *columns, const struct span *cells, unsigned count)
+{
+	struct reading *r = context;
+
+	(void)columns;
+	r->table->default_ttl = count == 1 ? int_of(cells[0]) : 0;
+	return 0;
+}
+
 /* Asks for what is told of two names. */
 static int ask(struct client *client, const char *text, const char *keyspace, const char *name,
 	       client_row row, void *context, struct error *error)
@@ -320,6 +330,11 @@ static int read_facts(struct client *client, struct reading *r, struct error *er
 		     "WHERE keyspace_name = ? AND table_name = ?",
 		     name->keyspace, name->table, on_column, r, error);
 
+	if (!rc)
+		rc = ask(client,
+			 "SELECT default_time_to_live FROM system_schema.tables "
+			 "WHERE keyspace_name = ? AND table_name = ?",
+			 name->keyspace, name->table, on_table, r, error);
 	for (unsigned i = 0; i < r->count && !rc; i++)
 		if (r->places[i].type)
 			rc = ask(client,

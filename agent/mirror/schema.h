@@ -36,6 +36,7 @@ struct schema_table {
 	_Atomic uint32_t references;
 	struct table_name name;
 	uint64_t read_ns; /* CLOCK_MONOTONIC */
+	int32_t default_ttl; /* s, 0 = none */
 	bool counters;
 	bool element_stamps; /* WRITETIME and TTL of collections can be read (Cassandra 5) */
 	const char *quoted;  /* "keyspace"."table" */

@@ -30,7 +30,7 @@ struct target *target_new(struct dispatch *d, unsigned node)
 	t->magic = TARGET_MAGIC;
 	t->dispatch = d;
 	t->node = node;
-	t->version = 5;
+	t->version = d->mirror->options.highest[d->side] ? d->mirror->options.highest[d->side] : 5;
 	t->backoff_ms = BACKOFF_FIRST_MS;
 	t->segment_at = SIZE_MAX;
 	return t;

@@ -63,6 +63,17 @@ static void put_columns(struct wire_out *o, int16_t stream, bool none)
 	put_rows(o, stream, names, types, 4, cells, none ? 0 : 2);
 }
 
+#define DEFAULT_TTL 3600
+
+static void put_table(struct wire_out *o, int16_t stream)
+{
+	static const char *const names[] = {"default_time_to_live"};
+	static const uint16_t types[] = {TYPE_INT};
+	struct span cells[] = {span_of("\0\0\x0e\x10", 4)};
+
+	put_rows(o, stream, names, types, 1, cells, 1);
+}
+
 static void put_release(struct wire_out *o, int16_t stream)
 {
 	static const char *const names[] = {"release_version"};
@@ -119,6 +130,8 @@ static bool answer(struct fake *f, const struct frame_header *h, struct span bod
 		}
 	} else if (memmem(body.data, body.size, "system_schema.columns", 21)) {
 		put_columns(o, h->stream, script.no_table && f->tables);
+	} else if (memmem(body.data, body.size, "system_schema.tables", 20)) {
+		put_table(o, h->stream);
 	} else if (memmem(body.data, body.size, "system.local", 12)) {
 		put_release(o, h->stream);
 	} else {
@@ -234,6 +247,21 @@ static void equal_rows_need_no_write(void **state)
 	assert_int_equal(c.rows, 1);
 	assert_int_equal(c.repaired + c.deleted + c.failed + c.retries, 0);
 	assert_int_equal(script.asked, 2);
+}
+
+static void a_default_ttl_is_known_when_the_table_is(void **state)
+{
+	static const struct table_name t = {"ks", "t"};
+
+	(void)state;
+	begin(0);
+	assert_int_equal(rowsync_default_ttl(lab.rs, TARGET, &t), -EAGAIN);
+	warm_up();
+	assert_int_equal(rowsync_default_ttl(lab.rs, TARGET, &t), DEFAULT_TTL);
+	assert_int_equal(rowsync_default_ttl(lab.rs, ORIGIN, &t), DEFAULT_TTL);
+	rowsync_schema_changed(lab.rs, "ks");
+	assert_int_equal(rowsync_default_ttl(lab.rs, TARGET, &t), -EAGAIN);
+	end();
 }
 
 static void jobs_for_one_row_become_one(void **state)
@@ -368,6 +396,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(equal_rows_need_no_write),
+	    cmocka_unit_test(a_default_ttl_is_known_when_the_table_is),
 	    cmocka_unit_test(jobs_for_one_row_become_one),
 	    cmocka_unit_test(the_queue_is_bounded),
 	    cmocka_unit_test(what_has_no_key_is_refused_at_once),

@@ -38,7 +38,7 @@ static struct schema_column columns[] = {
 static const struct schema_table table = {
     .count = 9, .partition = 1, .clustering = 1, .statics = 1, .columns = columns, .quoted = "\"ks\".\"t\""};
 
-enum expect { VERIFY = 1, USED_HORIZON = 2, IS_YOUNG = 4, STATICS = 8, MARKER = 16 };
+enum expect { VERIFY = 1, USED_HORIZON = 2, IS_YOUNG = 4, STATICS = 8, MARKER = 16, KEEPS = 32, LISTS = 64 };
 
 static const struct {
 	const char *from, *to;
@@ -86,6 +86,13 @@ static const struct {
     {"", "v=2@50", MARKER, "DELETE v USING 50"},
     {NULL, "v=2@50 w=1@70 se=a@60", VERIFY, "DELETE row USING 70"},
     {NULL, "", VERIFY | USED_HORIZON, "DELETE row USING 5000"},
+    /* INSERT and UPDATE have not deleted it */
+    {NULL, "", KEEPS, ""},
+    {NULL, "v=1@100", KEEPS | VERIFY, "DELETE row USING 100"},
+    /* what has arrived otherwise */
+    {"v=1@100 l=x@1,y@2", "v=2@50 se=a@1 l=x@1", LISTS | MARKER | VERIFY, "UPDATE USING 2 SET l+[y]"},
+    {"v=1@100 l=x@1", NULL, LISTS, ""},
+    {NULL, "v=1@100 l=x@1", LISTS, ""},
     {NULL, "v=2@50 se=a@?", VERIFY | USED_HORIZON, "DELETE row USING 5000"},
     {NULL, "v=2@9000", VERIFY | IS_YOUNG, "DELETE row USING 9000"},
 
@@ -384,7 +391,7 @@ static void differences(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct arena arena = {0};
-		struct diff d = {.table = &table, .horizon = HORIZON, .young = YOUNG};
+		struct diff d = {.table = &table, .horizon = HORIZON, .young = YOUNG, .deletes = !(cases[i].flags & KEEPS), .lists_only = cases[i].flags & LISTS};
 		struct write_list list = {0};
 		struct row *from = make_row(&arena, cases[i].from, cases[i].flags & ~MARKER);
 		struct row *to = make_row(&arena, cases[i].to, cases[i].flags);
