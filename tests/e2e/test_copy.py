@@ -182,6 +182,26 @@ def test_options_of_from_and_to(shell, origin):
     assert sorted(origin.run("SELECT id, a, b FROM copy.many_back")) == sorted(origin.run("SELECT id, a, b FROM copy.many"))
 
 
+def test_ends_that_cannot_take_it(shell, origin):
+    """A full disk, a reader that has gone, files that are none: a reason and status 1; an empty one: nothing."""
+    with open(shell.path("in.csv"), "w", encoding="utf-8") as f:
+        f.write("".join(f"{i},{'y' * 100},{i}\n" for i in range(3000)))
+    shell.copy("from", "copy.many(id,a,b)", "in.csv")
+    assert "No space left on device" in shell.copy("to", "copy.many", "/dev/full", "--progress", "p", expect=1).stderr
+    with subprocess.Popen(shell.command("to", "copy.many", "-"), env=shell.env, cwd=shell.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        p.stdout.close()
+        assert b"cannot write to standard output" in p.stderr.read() and p.wait(30) == 1
+    os.mkdir(shell.path("directory"))
+    assert "Is a directory" in shell.copy("from", "copy.many(id,a,b)", "directory", expect=1).stderr
+    for text in ("", "\n\n", "id,a,b\n"):
+        with open(shell.path("empty.csv"), "w", encoding="utf-8") as f:
+            f.write(text)
+        assert "0 rows imported from 1 files" in shell.copy("from", "copy.many(id,a,b)", "empty.csv", *(["--header"] if text.strip() else [])).stdout
+    with open(shell.path("end.csv"), "wb") as f:
+        f.write(b"1,no line end,1")
+    assert "1 rows imported" in shell.copy("from", "copy.many(id,a,b)", "end.csv").stdout
+
+
 def test_wrong_words(shell):
     for args, status, text in (
             (["to", "copy.types"], 2, "to|from KEYSPACE.TABLE"),
@@ -251,7 +271,7 @@ def test_whom_tls_trusts(shell, target):
 def test_an_interrupted_copy_goes_on(shell, origin, number):
     """An end in the middle, both ways: --resume completes it, and the file has each row once."""
     with open(shell.path("in.csv"), "w", encoding="utf-8") as f:
-        f.write("".join(f"{i},{'x' * 40} {i},{i}\n" for i in range(30000)))
+        f.write("bad,row,1\n1,bad,\xfe\n" + "".join(f"{i},{'x' * 40} {i},{i}\n" for i in range(30000)))
     origin.run("TRUNCATE copy.many")
     progress = shell.path("progress")
     rate, size = shell.path("rate"), lambda: os.path.exists(shell.path("out.csv")) and os.path.getsize(shell.path("out.csv"))
@@ -271,10 +291,19 @@ def test_an_interrupted_copy_goes_on(shell, origin, number):
             assert p.returncode == 1 and b"--resume goes on" in out[1], out
         else:
             assert p.returncode == -signal.SIGKILL
-        r = shell.copy(*args, "--resume", "--progress", progress)
+        with open(progress, encoding="utf-8") as f:
+            state = f.read()
+        for damage in ('"rows":', '"offset":'):
+            with open(progress, "w", encoding="utf-8") as f:
+                f.write(state.replace(damage, damage + "-", 1))
+            assert "start without --resume" in shell.copy(*args, "--resume", "--progress", progress, expect=1).stderr
+        with open(progress, "w", encoding="utf-8") as f:
+            f.write(state)
+        r = shell.copy(*args, "--resume", "--progress", progress, expect=3 if args[0] == "from" else 0)
         assert "30000 rows " in r.stdout and not os.path.exists(progress)
+        assert args[0] == "to" or "Failed to process 2 rows" in r.stderr, "those of the first run are not forgotten"
     with open(shell.path("in.csv"), "rb") as f:
-        assert sorted(f.read().split(b"\n")) == shell.lines("out.csv")
+        assert sorted(f.read().split(b"\n")[2:]) == shell.lines("out.csv")
     r = shell.copy("to", "copy.many(id,a,b)", "out.csv", "--resume", expect=1)
     assert "nothing to resume" in r.stderr
 
