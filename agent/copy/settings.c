@@ -71,13 +71,13 @@ static int read_number(const char *name, const char *text, unsigned long max, un
 	return 0;
 }
 
-/* What is named on the command line wins; there both a bundle and a host would contradict each other. */
+/* What is named on the command line wins, then the environment, then cqlshrc; in one place both a bundle and a host would contradict each other. */
 static int read_tls(struct copy_settings *s, const struct copy_request *r, struct error *error)
 {
-	const char *bundle = r->bundle;
+	const char *bundle = r->bundle, *elsewhere = getenv("CQLSH_HOST");
 	int rc;
 
-	if (!bundle && !r->host)
+	if (!bundle && !r->host && !(elsewhere && *elsewhere))
 		bundle = rc_get(&s->rc, "connection", "secure_connect_bundle");
 	if (bundle && (r->host || r->port || r->sni))
 		return error_set(error, -EINVAL, "a secure-connect bundle names the host itself: leave out --%s",

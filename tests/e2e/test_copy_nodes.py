@@ -246,18 +246,41 @@ def test_copy_ssh_tunnel(shell, pair, pods):
 class Balancer:
     """HAProxy that hides the nodes behind one address, a connection to each in turn."""
 
-    def __init__(self, directory, pod, addresses):
-        path = os.path.join(directory, "balancer.cfg")
+    def __init__(self, directory, pod, addresses, listen="", user="root"):
+        path, listen = os.path.join(directory, "balancer.cfg"), listen or f"{pod.address}:9042"
         with open(path, "w", encoding="utf-8") as f:
-            f.write("defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
-                    f"listen cql\n  bind {pod.address}:9042\n  balance roundrobin\n" +
-                    "".join(f"  server n{i} {a}:9042\n" for i, a in enumerate(addresses)))
+            f.write(f"global\n  user {user}\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+                    f"listen cql\n  bind {listen}\n  balance roundrobin\n" + "".join(f"  server n{i} {a}:9042\n" for i, a in enumerate(addresses)))
         self.process = pod.start(["haproxy", "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        lab.wait_until(lambda: pod.run(["bash", "-c", f": <>/dev/tcp/{pod.address}/9042"], check=False).returncode == 0, 10, "HAProxy listens", step=0.2)
+        test = ["bash", "-c", ": <>/dev/tcp/" + listen.replace(":", "/")]
+        lab.wait_until(lambda: pod.run(test, check=False).returncode == 0, 10, "HAProxy listens", step=0.2)
 
     def close(self):
         self.process.terminate()
         self.process.wait(10)
+
+
+def test_copy_mesh_sidecar(shell, pair, pods):
+    """Every connection of the pod to port 9042 ends in its sidecar, which sends it to a node of its own choice. To auto all is reachable."""
+    rules = """table ip lab_mesh {
+ chain out {
+  type nat hook output priority -100
+  tcp dport 9042 meta skuid != haproxy redirect to :15001
+ }
+}
+"""
+    write_file(shell, ROWS)
+    pair.run("TRUNCATE one.t")
+    sidecar = Balancer(shell.directory, pods[0], pair.addresses, listen="127.0.0.1:15001", user="haproxy")
+    subprocess.run(pods[0].command(["nft", "-f", "-"]), input=rules, text=True, check=True)
+    try:
+        for direction, name in (("from", "in.csv"), ("to", "out.csv")):
+            r = shell.copy(direction, "one.t(id,a,b)", name, prefix=pods[0].command([]))
+            assert r.stderr == "" and f"{ROWS} rows " in r.stdout
+    finally:
+        pods[0].run(["nft", "delete", "table", "ip", "lab_mesh"])
+        sidecar.close()
+    assert shell.lines("out.csv") == shell.lines("in.csv")
 
 
 def peaked(shell, command, timeout=240):
