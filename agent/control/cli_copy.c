@@ -9,7 +9,7 @@
 #include "control/cli_command.h"
 #include "copy/copy.h"
 
-#define FIXED 16       /* options that are not in the table */
+#define FIXED 18       /* options that are not in the table */
 #define OPTIONS_MAX 64 /* options of the table */
 
 struct words {
@@ -21,7 +21,8 @@ struct words {
 static void lengthen(int argc, char **argv)
 {
 	static const char *const forms[][2] = {
-	    {"-e", "--execute"}, {"-u", "--username"}, {"-p", "--password"}, {"-k", "--keyspace"}};
+	    {"-e", "--execute"}, {"-u", "--username"}, {"-p", "--password"}, {"-k", "--keyspace"},
+	    {"-b", "--secure-connect-bundle"}};
 
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
 		for (size_t k = 0; k < sizeof(forms) / sizeof(*forms); k++)
@@ -97,6 +98,16 @@ static void fill_options(struct cli_option *options, struct copy_request *r, str
 	     .type = CLI_FLAG,
 	     .help = "TLS, with the files of cqlshrc's [ssl]",
 	     .place.flag = &r->ssl},
+	    {.name = "secure-connect-bundle",
+	     .type = CLI_TEXT,
+	     .value = "FILE",
+	     .help = "-b: instead of --host and --ssl; proxy mode unless CONNECTIONMODE is given",
+	     .place.text = &r->bundle},
+	    {.name = "sni",
+	     .type = CLI_TEXT,
+	     .value = "NAME",
+	     .help = "HOST is an SNI proxy: the TLS server name of a node behind it; as for a bundle",
+	     .place.text = &r->sni},
 	    {.name = "proxy-mode",
 	     .type = CLI_FLAG,
 	     .help = "CONNECTIONMODE='proxy'",

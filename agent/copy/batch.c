@@ -140,6 +140,7 @@ static void batch_rejected(struct batch *b, const char *reason, int size)
 
 		rejects_add(&im->rejects, &r, true, b->attempts + 1, reason, size);
 	}
+	b->chunk->rejected += b->count;
 	batch_applied(b);
 }
 
@@ -369,6 +370,7 @@ static void take_chunk(struct import_worker *w, struct chunk *c)
 
 	/* One row is held back, so that the chunk lives until its batches are made. */
 	c->left++;
+	c->rejected += bad;
 	if (!chunk_batches(w, c, good))
 		plan_fail(w->import->plan, -ENOMEM, "out of memory");
 	chunk_settle(w->import, c, bad + 1);

@@ -30,6 +30,7 @@ enum channel_state {
 struct slot {
 	bool busy;
 	struct channel_request *request; /* NULL while busy: given up, its answer is still to come */
+	uint64_t sent_ns;
 };
 
 struct channel {
@@ -42,6 +43,7 @@ struct channel {
 	const struct channel_ops *ops;
 	void *owner;
 	uint64_t deadline_ns; /* of the way up */
+	uint64_t heard_ns;    /* when bytes came last */
 
 	struct slot slots[CHANNEL_STREAMS];
 	int16_t spare[CHANNEL_STREAMS]; /* free stream ids, a stack */
@@ -141,7 +143,7 @@ int channel_send(struct channel *l, struct channel_request *r, uint8_t *envelope
 	if (!channel_ready(l))
 		return -EAGAIN;
 	r->stream = spare_take(l);
-	l->slots[r->stream] = (struct slot){.busy = true, .request = r};
+	l->slots[r->stream] = (struct slot){.busy = true, .request = r, .sent_ns = clock_now_ns()};
 	store_be16(envelope + 2, (uint16_t)r->stream);
 	rc = send_bytes(l, envelope, (ssize_t)size);
 	if (rc < 0)
@@ -374,6 +376,7 @@ static ssize_t receive(struct channel *l)
 	}
 	if (n <= 0)
 		return n == 0 ? -ECONNRESET : n;
+	l->heard_ns = clock_now_ns();
 	taken = take_bytes(l, span_of(room, old + (size_t)n));
 	if (taken < 0 || l->state == CHANNEL_GONE)
 		return taken < 0 ? taken : n;
@@ -506,8 +509,14 @@ void channel_tick(struct channel *l, uint64_t now_ns)
 		struct channel_request *r = l->slots[i].request;
 
 		if (r && now_ns > r->deadline_ns) {
+			/* Not a byte since it was asked: the node is gone without a word, and the others that
+			 * wait here need not find that out one by one. */
+			bool silent = l->heard_ns < l->slots[i].sent_ns;
+
 			l->slots[i].request = NULL;
 			r->failed(r, -ETIMEDOUT);
+			if (silent && l->state == CHANNEL_UP)
+				go(l, give_up(l, -ETIMEDOUT, "no answers", (struct span){0}), true);
 			if (l->state != CHANNEL_UP)
 				return;
 		}

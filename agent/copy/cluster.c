@@ -9,6 +9,7 @@
 #include "copy/bytes.h"
 #include "copy/number.h"
 #include "mirror/client.h"
+#include "net/sni.h"
 
 #define MURMUR "org.apache.cassandra.dht.Murmur3Partitioner"
 
@@ -202,6 +203,16 @@ static int add_tokens(struct ring *r, unsigned node, struct span set)
 	return rc;
 }
 
+/* An id that is no UUID leaves a node without one, which is then spoken to through the control host. */
+static void keep_id(struct ring_node *n, struct span id)
+{
+	if (id.size != 16)
+		return;
+	for (unsigned i = 0, at = 0; i < 16; i++)
+		at += (unsigned)snprintf(n->id + at, sizeof(n->id) - at, "%s%02x",
+					 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", id.data[i]);
+}
+
 static int on_local(void *context, const struct column *columns, const struct span *cells, unsigned count)
 {
 	struct copy_cluster *c = context;
@@ -209,11 +220,13 @@ static int on_local(void *context, const struct column *columns, const struct sp
 	int node;
 
 	(void)columns;
-	if (count != 4)
+	if (count != 5)
 		return -EPROTO;
 	c->ring.hashed = span_equal(cells[3], span_text(MURMUR));
 	node = ring_add_node(&c->ring, &c->contact.nodes[0], cell_text(cells[0], dc, sizeof(dc)),
 			     cell_text(cells[1], rack, sizeof(rack)));
+	if (node >= 0)
+		keep_id(&c->ring.nodes[node], cells[4]);
 	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[2]);
 }
 
@@ -235,7 +248,7 @@ static bool take_address(struct span cell, uint16_t port, struct addr *ret)
 	return true;
 }
 
-/* peer, native address, data center, rack, tokens [, port]. A row without tokens or an address is a node that
+/* peer, native address, data center, rack, tokens, host id [, port]. A row without tokens or an address is a node that
  * is coming or going. */
 static int on_peer(void *context, const struct column *columns, const struct span *cells, unsigned count)
 {
@@ -246,21 +259,24 @@ static int on_peer(void *context, const struct column *columns, const struct spa
 	int node;
 
 	(void)columns;
-	if (count < 5)
+	if (count < 6)
 		return -EPROTO;
-	if (count > 5 && cells[5].size == 4)
-		port = (uint16_t)load_be32(cells[5].data);
+	if (count > 6 && cells[6].size == 4)
+		port = (uint16_t)load_be32(cells[6].data);
 	if (!cells[4].data || (!take_address(cells[1], port, &addr) && !take_address(cells[0], port, &addr)))
 		return 0;
 	node = ring_add_node(&c->ring, &addr, cell_text(cells[2], dc, sizeof(dc)),
 			     cell_text(cells[3], rack, sizeof(rack)));
+	if (node >= 0)
+		keep_id(&c->ring.nodes[node], cells[5]);
 	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[4]);
 }
 
 static int read_nodes(struct copy_cluster *c, struct client *client, struct error *error)
 {
 	int rc = client_query(
-	    client, "SELECT data_center, rack, tokens, partitioner FROM system.local WHERE key = 'local'",
+	    client,
+	    "SELECT data_center, rack, tokens, partitioner, host_id FROM system.local WHERE key = 'local'",
 	    CL_LOCAL_ONE, on_local, c, error);
 
 	if (rc == 0 && c->ring.node_count == 0)
@@ -269,11 +285,12 @@ static int read_nodes(struct copy_cluster *c, struct client *client, struct erro
 		return rc;
 	rc = client_query(
 	    client,
-	    "SELECT peer, native_address, data_center, rack, tokens, native_port FROM system.peers_v2",
+	    "SELECT peer, native_address, data_center, rack, tokens, host_id, native_port FROM "
+	    "system.peers_v2",
 	    CL_LOCAL_ONE, on_peer, c, error);
 	if (rc == -EINVAL) /* before Cassandra 4 */
 		rc = client_query(client,
-				  "SELECT peer, rpc_address, data_center, rack, tokens FROM system.peers",
+				  "SELECT peer, rpc_address, data_center, rack, tokens, host_id FROM system.peers",
 				  CL_LOCAL_ONE, on_peer, c, error);
 	return rc;
 }
@@ -290,30 +307,70 @@ static void keep_name(const char *host, char name[ENDPOINT_NAME])
 		*name = 0;
 }
 
-static int find_control(struct copy_cluster *c, const struct copy_login *login, struct error *error)
+bool copy_cluster_by_name(const struct copy_cluster *c)
 {
-	struct cluster *to = &c->contact;
-	int rc = addr_resolve(login->host, login->port, &to->nodes[0], error);
-
-	if (rc < 0)
-		return rc;
-	addr_format(&to->nodes[0], c->control_text);
-	to->node_count = 1;
-	keep_name(login->host, to->names[0]);
-	to->username = login->username;
-	to->password = login->password;
-	to->tls = login->tls;
-	return 0;
+	return c->contact.sni || c->sni_name;
 }
 
-void copy_cluster_control(const struct copy_cluster *c, struct endpoint *ret)
+void copy_cluster_control(const struct copy_cluster *c, unsigned turn, struct endpoint *ret)
 {
-	cluster_endpoint(&c->contact, 0, ret);
+	cluster_endpoint(&c->contact, c->contact.sni ? c->turn + turn : 0, ret);
+	if (c->sni_name)
+		snprintf(ret->sni, sizeof(ret->sni), "%s", c->sni_name);
 }
 
 void copy_cluster_node(const struct copy_cluster *c, unsigned node, struct endpoint *ret)
 {
-	cluster_endpoint_at(&c->contact, &c->ring.nodes[node].addr, ret);
+	const struct ring_node *n = &c->ring.nodes[node];
+
+	if (!copy_cluster_by_name(c)) {
+		cluster_endpoint_at(&c->contact, &n->addr, ret);
+		return;
+	}
+	copy_cluster_control(c, node, ret);
+	if (*n->id)
+		snprintf(ret->sni, sizeof(ret->sni), "%s", n->id);
+}
+
+static int find_control(struct copy_cluster *c, const struct copy_login *login, struct error *error)
+{
+	struct cluster *to = &c->contact;
+	struct endpoint proxy;
+	int rc = 0;
+
+	to->username = login->username;
+	to->password = login->password;
+	to->tls = login->tls;
+	to->sni = login->sni;
+	to->node_count = 1;
+	c->sni_name = login->sni_name;
+	if (login->sni) {
+		sni_endpoint(login->sni, 0, &proxy);
+		to->nodes[0] = proxy.addr;
+	} else {
+		rc = addr_resolve(login->host, login->port, &to->nodes[0], error);
+		keep_name(login->host, to->names[0]);
+	}
+	if (rc == 0)
+		addr_format(&to->nodes[0], c->control_text);
+	return rc;
+}
+
+/* Behind a bundle's proxy one node after the other, until one answers. */
+static int open_control(struct copy_cluster *c, const struct copy_login *login, struct client **ret,
+			struct error *error)
+{
+	unsigned count = login->sni ? sni_count(login->sni) : 1;
+	struct endpoint to;
+	int rc = -EHOSTUNREACH;
+
+	for (c->turn = 0; c->turn < count; c->turn++) {
+		copy_cluster_control(c, 0, &to);
+		rc = client_open(ret, &c->contact, &to, 0, login->connect_ms, error);
+		if (rc == 0 || rc == -EACCES || rc == -ENOKEY || rc == -EKEYREJECTED)
+			break;
+	}
+	return rc;
 }
 
 int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, const char *keyspace,
@@ -321,15 +378,12 @@ int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, co
 {
 	struct replication replication = {.strategy = RING_LOCAL};
 	struct client *client = NULL;
-	struct endpoint to;
 	int rc;
 
 	*c = (struct copy_cluster){0};
 	rc = find_control(c, login, error);
-	if (rc < 0)
-		return rc;
-	copy_cluster_control(c, &to);
-	rc = client_open(&client, &c->contact, &to, 0, login->connect_ms, error);
+	if (rc == 0)
+		rc = open_control(c, login, &client, error);
 	if (rc < 0)
 		return rc;
 	rc = read_nodes(c, client, error);

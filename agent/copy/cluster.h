@@ -16,6 +16,8 @@ struct copy_column {
 
 struct copy_cluster {
 	struct cluster contact; /* the control host as the only contact point, and the login */
+	const char *sni_name;	/* what TLS asks the control host for; NULL = its own name */
+	unsigned turn;		/* behind a bundle's proxy: which of its nodes answered */
 	char control_text[ADDR_TEXT_MAX];
 	struct ring ring;
 	struct copy_column
@@ -26,6 +28,8 @@ struct copy_cluster {
 struct copy_login {
 	const char *host; /* name or address, borrowed */
 	uint16_t port;
+	struct sni *sni;      /* of a bundle, instead of a host; NULL = none; borrowed for the cluster's life */
+	const char *sni_name; /* the host is an SNI proxy, and this whom it is asked for; NULL = none; borrowed */
 	const char *username, *password; /* NULL or "" = none; borrowed for the cluster's life */
 	unsigned connect_ms;
 	struct tls_context *tls; /* NULL = plain; borrowed for the cluster's life */
@@ -36,9 +40,16 @@ int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, co
 		      const char *table, struct error *error);
 void copy_cluster_done(struct copy_cluster *c);
 
-/* Where a connection to the control host goes, and one to a node of the ring. */
-void copy_cluster_control(const struct copy_cluster *c, struct endpoint *ret);
+/*
+ * Where a connection to the control host goes, and one to a node of the ring. Behind a bundle's proxy the
+ * control host is any of the nodes that the bundle's service names, another one for each `turn`; elsewhere
+ * that says nothing. Nodes behind an SNI proxy are asked for by their host ids.
+ */
+void copy_cluster_control(const struct copy_cluster *c, unsigned turn, struct endpoint *ret);
 void copy_cluster_node(const struct copy_cluster *c, unsigned node, struct endpoint *ret);
+
+/* Whether the control host is an SNI proxy, so that addresses of nodes say nothing. */
+bool copy_cluster_by_name(const struct copy_cluster *c);
 
 /* NULL: no such column. */
 const struct copy_column *copy_cluster_column(const struct copy_cluster *c, const char *name);

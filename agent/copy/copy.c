@@ -229,7 +229,6 @@ static void hold_signals(struct plan *p)
 {
 	sigset_t set;
 
-	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
@@ -251,6 +250,7 @@ int copy_run(struct copy_request *request)
 	/* Rows of all sizes come and go: large blocks go back to the system at once, instead of leaving
 	 * holes. */
 	mallopt(M_MMAP_THRESHOLD, 512 << 10);
+	signal(SIGPIPE, SIG_IGN); /* whoever reads standard output and goes is an error with a reason */
 	pthread_mutex_init(&c->plan.lock, NULL);
 	pthread_cond_init(&c->plan.changed, NULL);
 	rc = begin(c, &error);

@@ -14,7 +14,8 @@ enum {
 struct copy_request {
 	struct copy_command command; /* what to copy; WITH clauses in it, flags added behind them */
 	/* NULL: not given, then from cqlshrc, the environment, or a default. */
-	const char *host, *username, *password, *keyspace, *credentials, *cqlshrc, *consistency, *progress;
+	const char *host, *username, *password, *keyspace, *credentials, *cqlshrc, *consistency, *progress,
+	    *bundle, *sni;
 	uint32_t port, connect_seconds; /* 0: not given */
 	bool ssl, proxy, resume;
 };

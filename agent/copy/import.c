@@ -102,7 +102,8 @@ void chunk_settle(struct import *im, struct chunk *c, unsigned rows)
 	im->charged -= c->charged;
 	while ((c = im->oldest) && c->done) {
 		im->mark = c->after;
-		im->mark_rows += c->count;
+		im->mark_rows += c->count + c->wrong;
+		im->mark_rejected += c->rejected;
 		im->oldest = c->younger;
 		if (!im->oldest)
 			im->youngest = NULL;
@@ -169,6 +170,7 @@ static int save(struct import *im, const char *path, struct error *error)
 				      (json_int_t)im->mark.offset, "line", (json_int_t)im->mark.line, "row",
 				      (json_int_t)im->mark.row));
 	json_object_set_new(root, "rows", json_integer((json_int_t)im->mark_rows));
+	json_object_set_new(root, "rejected", json_integer((json_int_t)im->mark_rejected));
 	pthread_mutex_unlock(&im->lock);
 	snprintf(beside, sizeof(beside), "%s.new", path);
 	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -183,7 +185,7 @@ static int save(struct import *im, const char *path, struct error *error)
 
 static int resume(struct import *im, const char *path, struct error *error)
 {
-	json_int_t file, offset, line, row, rows;
+	json_int_t file, offset, line, row, rows, rejected;
 	json_error_t where;
 	json_t *root, *same, *value;
 	const char *name;
@@ -200,8 +202,11 @@ static int resume(struct import *im, const char *path, struct error *error)
 	same = identity(im);
 	json_object_foreach(same, name, value) if (rc == 0 && !json_equal(value, json_object_get(root, name)))
 	    rc = error_set(error, -EINVAL, "%s belongs to another copy: its \"%s\" differ", path, name);
-	if (rc == 0 && json_unpack(root, "{s:{s:I, s:I, s:I, s:I}, s:I}", "mark", "file", &file, "offset",
-				   &offset, "line", &line, "row", &row, "rows", &rows) < 0)
+	if (rc == 0 && (json_unpack(root, "{s:{s:I, s:I, s:I, s:I}, s:I, s:I}", "mark", "file", &file,
+				    "offset", &offset, "line", &line, "row", &row, "rows", &rows, "rejected",
+				    &rejected) < 0 ||
+			file < 0 || file > im->input.path_count || offset < 0 || line < 0 || row < 0 ||
+			rejected < 0 || rows < rejected))
 		rc = error_set(error, -EINVAL, "%s is damaged; start without --resume", path);
 	if (rc == 0) {
 		im->mark = (struct input_mark){.file = (uint32_t)file,
@@ -209,6 +214,7 @@ static int resume(struct import *im, const char *path, struct error *error)
 					       .line = (uint64_t)line,
 					       .row = (uint64_t)row};
 		im->mark_rows = (uint64_t)rows;
+		im->mark_rejected = im->earlier_rejected = (uint64_t)rejected;
 		atomic_store(&im->plan->progress.rows, im->mark_rows);
 		rc = im->mark.file < im->input.path_count ? input_resume(&im->input, &im->mark, error) : 0;
 		im->input.mark = im->mark;
@@ -319,6 +325,8 @@ static int read_rows(struct reading *r, struct error *error)
 		if (row.wrong) {
 			rejects_add(&im->rejects, &row, false, 1, row.wrong, (int)strlen(row.wrong));
 			atomic_fetch_add(&im->plan->progress.rows, 1);
+			c->wrong++;
+			c->rejected++;
 			continue;
 		}
 		if (chunk_add(c, &row) < 0) {
@@ -463,7 +471,7 @@ int import_run(struct plan *p, const struct import_request *request, struct impo
 		if (request->progress && rc == 0)
 			unlink(request->progress);
 	}
-	ret->rejected = rejects_count(&im.rejects);
+	ret->rejected = im.earlier_rejected + rejects_count(&im.rejects);
 	ret->rows = atomic_load(&p->progress.rows) - ret->rejected;
 	ret->skipped = reading.skipped;
 	ret->files = im.input.opened;

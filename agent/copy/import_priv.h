@@ -26,6 +26,8 @@ struct chunk {
 	struct chunk_row *rows;
 	uint32_t *order;	    /* rows in the order in which they go into batches */
 	unsigned count, room, left; /* left: rows without an outcome */
+	unsigned wrong;		    /* rows before its last one that the reader rejected; not in it */
+	unsigned rejected;	    /* `wrong`, and those of its own that were rejected */
 	size_t charged;		    /* against CHUNKS_BYTES */
 	/* For the progress file; under import.lock. */
 	struct input_mark after;
@@ -41,7 +43,8 @@ struct import {
 	struct chunk *queue, **queue_end; /* read, not taken */
 	struct chunk *oldest, *youngest;  /* whose outcome is not known, in the order of the files */
 	struct input_mark mark;		  /* up to here everything has an outcome */
-	uint64_t mark_rows;
+	uint64_t mark_rows, mark_rejected; /* up to there: all of them, and those that were rejected */
+	uint64_t earlier_rejected;	   /* by the run that is resumed */
 	size_t charged;
 	bool finished; /* nothing more will be read */
 	unsigned workers;

@@ -29,6 +29,7 @@ struct lanes {
 	struct routes *routes;
 	const struct channel_settings *settings;
 	unsigned inflight, control_count;
+	unsigned turn; /* of the next connection through the control host */
 	void (*fatal)(void *owner, const char *reason);
 	void *owner;
 	struct lane *control; /* control_count of them */
@@ -130,7 +131,7 @@ static bool lane_open(struct lane *lane)
 	if (lane->node >= 0)
 		copy_cluster_node(cluster, (unsigned)lane->node, &to);
 	else
-		copy_cluster_control(cluster, &to);
+		copy_cluster_control(cluster, lane->lanes->turn++, &to);
 	lane->channel =
 	    channel_new(lane->lanes->loop, &to, lane->lanes->settings, &channel_callbacks, lane);
 	return lane->channel != NULL;
@@ -166,14 +167,18 @@ static unsigned load_of(const struct lane *lane)
 	return lane->waiting + (lane->up ? channel_inflight(lane->channel) : 0);
 }
 
-/* The way through the control host that has least to do; those that are open already first. */
+/* The way through the control host that has least to do. One that was just refused comes last: behind the
+ * others may be another node. */
 static struct lane *control_lane(struct lanes *l)
 {
 	struct lane *best = &l->control[0];
 
-	for (unsigned i = 1; i < l->control_count; i++)
-		if (load_of(&l->control[i]) < load_of(best))
-			best = &l->control[i];
+	for (unsigned i = 1; i < l->control_count; i++) {
+		struct lane *lane = &l->control[i];
+
+		if (dead(lane) == dead(best) ? load_of(lane) < load_of(best) : dead(best))
+			best = lane;
+	}
 	return best;
 }
 
@@ -184,7 +189,7 @@ static struct lane *replica_lane(struct lanes *l, const struct lane_request *r, 
 		unsigned node = r->replicas.nodes[(r->turn + i) % r->replicas.count];
 		struct lane *lane = &l->nodes[node];
 
-		if (node == 0)
+		if (node == 0 && !copy_cluster_by_name(l->routes->cluster))
 			return control_lane(l);
 		switch (routes_choose(l->routes, node)) {
 		case WAY_REPLICA:
@@ -235,7 +240,8 @@ void lanes_tick(struct lanes *l, uint64_t now_ns)
 }
 
 struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct channel_settings *settings,
-			unsigned control, unsigned inflight, void (*fatal)(void *owner, const char *reason),
+			unsigned control, unsigned turn, unsigned inflight,
+			void (*fatal)(void *owner, const char *reason),
 			void *owner)
 {
 	unsigned count = routes->cluster->ring.node_count;
@@ -249,6 +255,7 @@ struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct cha
 			    .settings = settings,
 			    .inflight = inflight,
 			    .control_count = control,
+			    .turn = turn,
 			    .fatal = fatal,
 			    .owner = owner};
 	l->control = &l->nodes[count];

@@ -25,12 +25,14 @@ struct lane_request {
 struct lanes;
 
 /*
- * `control`: how many connections through the control host at most; `inflight`: requests on each. Settings
+ * `control`: how many connections through the control host at most; `turn`: of the first of them, see
+ * copy_cluster_control(); `inflight`: requests on each. Settings
  * are borrowed. `fatal`: a node that can be reached refuses the login or the statement; nothing will get
  * better. NULL: out of memory.
  */
 struct lanes *lanes_new(uv_loop_t *loop, struct routes *routes, const struct channel_settings *settings,
-			unsigned control, unsigned inflight, void (*fatal)(void *owner, const char *reason),
+			unsigned control, unsigned turn, unsigned inflight,
+			void (*fatal)(void *owner, const char *reason),
 			void *owner);
 void lanes_submit(struct lanes *l, struct lane_request *r);
 void lanes_tick(struct lanes *l, uint64_t now_ns);

@@ -88,7 +88,7 @@ int mover_start(struct mover *w, struct plan *plan, unsigned number, unsigned in
 	if (rc < 0)
 		goto no_loop;
 	w->lanes = lanes_new(&w->loop, &plan->routes, &w->settings,
-			     control < CONTROL_MAX ? control : CONTROL_MAX, inflight, on_fatal, w);
+			     control < CONTROL_MAX ? control : CONTROL_MAX, number, inflight, on_fatal, w);
 	if (!w->lanes) {
 		rc = UV_ENOMEM;
 		goto no_lanes;

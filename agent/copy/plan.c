@@ -163,7 +163,7 @@ int plan_prepare(struct plan *p, struct error *error)
 	uv_timer_init(&loop, &timer);
 	timer.data = &w;
 	uv_timer_start(&timer, on_tick, 5, TICK_MS / 40);
-	copy_cluster_control(&p->cluster, &to);
+	copy_cluster_control(&p->cluster, 0, &to);
 	if (!channel_new(&loop, &to, &settings, &ops, &w)) {
 		w.rc = error_set(error, -ENOMEM, "out of memory");
 		w.over = true;

@@ -92,7 +92,8 @@ static int take_range(struct export *e, json_t *item, struct range_state *ret)
 	const char *paging;
 
 	if (json_unpack(item, "{s:I, s:I, s:s, s:I}", "begin", &begin, "end", &end, "paging", &paging,
-			"written", &written) < 0)
+			"written", &written) < 0 ||
+	    written < 0)
 		return -EINVAL;
 	ret->range = (struct token_range){.begin = begin, .end = end};
 	if (e->plan->cluster.ring.token_count)
@@ -123,7 +124,8 @@ static int from_file(struct export *e, const struct export_request *request, str
 	}
 	if (json_unpack(root, "{s:I, s:I, s:I, s:I, s:o}", "files", &files, "offset", &offset, "fileRows",
 			&file_rows, "rows", &rows, "ranges", &ranges) < 0 ||
-	    !json_is_array(ranges) || json_array_size(ranges) > RANGES_MAX) {
+	    files < 1 || offset < 0 || file_rows < 0 || rows < 0 || !json_is_array(ranges) ||
+	    json_array_size(ranges) > RANGES_MAX) {
 		rc = error_set(error, -EINVAL, "%s is damaged; start without --resume", request->progress);
 		goto out;
 	}

@@ -20,6 +20,7 @@ struct ring_node {
 	struct addr addr;
 	char text[ADDR_TEXT_MAX];
 	char dc[64], rack[64];
+	char id[40]; /* its host id as text, by which it is asked for behind an SNI proxy; "" = not known */
 	bool local; /* in the data center of the control host */
 };
 

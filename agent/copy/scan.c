@@ -145,6 +145,7 @@ static int scan_flush(struct scan *s, bool page_over)
 	if (s->out.size)
 		rc = output_write(&e->output, bytes_span(&s->out), s->out_rows, &error);
 	s->range->written += s->out_rows;
+	atomic_fetch_add(&e->plan->progress.rows, s->out_rows);
 	if (page_over && rc == 0) {
 		struct bytes old = s->range->paging;
 
@@ -154,7 +155,6 @@ static int scan_flush(struct scan *s, bool page_over)
 		s->paging = old;
 	}
 	pthread_mutex_unlock(&e->lock);
-	atomic_fetch_add(&e->plan->progress.rows, s->out_rows);
 	s->out.size = 0;
 	s->out_rows = 0;
 	if (rc < 0)

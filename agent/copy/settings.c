@@ -71,6 +71,29 @@ static int read_number(const char *name, const char *text, unsigned long max, un
 	return 0;
 }
 
+/* What is named on the command line wins, then the environment, then cqlshrc; in one place both a bundle and a host would contradict each other. */
+static int read_tls(struct copy_settings *s, const struct copy_request *r, struct error *error)
+{
+	const char *bundle = r->bundle, *elsewhere = getenv("CQLSH_HOST");
+	int rc;
+
+	if (!bundle && !r->host && !(elsewhere && *elsewhere))
+		bundle = rc_get(&s->rc, "connection", "secure_connect_bundle");
+	if (bundle && (r->host || r->port || r->sni))
+		return error_set(error, -EINVAL, "a secure-connect bundle names the host itself: leave out --%s",
+				 r->host ? "host" : r->port ? "port" : "sni");
+	if (bundle && *bundle) {
+		rc = copy_cloud_open(&s->cloud, bundle, error);
+		s->login.tls = s->cloud.tls;
+		s->login.sni = s->cloud.sni;
+		return rc;
+	}
+	rc = copy_ssl_open(&s->ssl, &s->rc, s->login.host, r->ssl || r->sni, error);
+	s->login.tls = s->ssl.context;
+	s->login.sni_name = r->sni;
+	return rc;
+}
+
 static int read_consistency(struct copy_settings *s, const char *name, struct error *error)
 {
 	static const struct {
@@ -179,7 +202,15 @@ static int read_options(struct copy_settings *s, const struct copy_request *r, s
 		rc = options_set(&s->options, "CONNECTIONMODE", "proxy", error);
 	for (size_t i = 0; i < c->options.count && rc == 0; i++)
 		rc = options_set(&s->options, c->options.list[i].name, c->options.list[i].value, error);
-	return rc < 0 ? rc : options_finish(&s->options, error);
+	if (rc < 0)
+		return rc;
+	/* Behind an SNI proxy there is one way in, unless somebody knows better. */
+	if (!s->options.mode_named && (s->login.sni || s->login.sni_name)) {
+		fprintf(stderr, "[INFO] %s detected, using proxy mode\n",
+			s->login.sni ? "Cloud cluster" : "SNI endpoint");
+		s->options.mode = MODE_PROXY;
+	}
+	return options_finish(&s->options, error);
 }
 
 int settings_read(struct copy_settings *s, struct copy_request *r, struct error *error)
@@ -203,8 +234,7 @@ int settings_read(struct copy_settings *s, struct copy_request *r, struct error 
 		snprintf(c->keyspace, sizeof(c->keyspace), "%s", keyspace);
 	rc = read_login(s, r, error);
 	if (rc == 0)
-		rc = copy_ssl_open(&s->ssl, &s->rc, s->login.host, r->ssl, error);
-	s->login.tls = s->ssl.context;
+		rc = read_tls(s, r, error);
 	if (rc == 0)
 		rc = read_consistency(s, r->consistency, error);
 	return rc < 0 ? rc : read_options(s, r, error);
@@ -213,6 +243,7 @@ int settings_read(struct copy_settings *s, struct copy_request *r, struct error 
 void settings_done(struct copy_settings *s)
 {
 	copy_ssl_done(&s->ssl);
+	copy_cloud_done(&s->cloud);
 	rc_done(&s->rc);
 	rc_done(&s->config);
 	rc_done(&s->credentials);

@@ -2,6 +2,7 @@
 /* Settings of a copy from where cqlsh has them: the command line, the environment, cqlshrc, a credentials
  * file. */
 #pragma once
+#include "copy/cloud.h"
 #include "copy/cluster.h"
 #include "copy/copy.h"
 #include "copy/rc.h"
@@ -12,6 +13,7 @@ struct copy_settings {
 	char rc_path[1024];		   /* "" = there is none */
 	struct copy_login login;
 	struct copy_ssl ssl;
+	struct copy_cloud cloud;
 	uint16_t consistency;
 	struct copy_options options;
 };

@@ -7,7 +7,7 @@
   a round    every cell once, contestants one after the other within a case, the order turned by one each round, so
              that what the machine does meanwhile meets all of them alike
 
-BENCH=journal measures something else: see journal.py.
+BENCH=journal and BENCH=copy measure something else: see journal.py, copybench.py.
 
 Output in BUILD/bench: results.json (one object a measurement), run.json (machine, mode, who did not run and why),
 benchmarks.md, benchmarks.svg. The two last are copied to docs/ after a complete full run, or with BENCH_WRITE=1.
@@ -27,13 +27,14 @@ import tempfile
 import time
 
 import contestants
+import copybench
 import journal
 import report
 from contestants import Contestant, NotRun, Process
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODE = os.environ.get("BENCH", "full")
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3" if MODE == "copy" else "5"))
 PREFIX = "cqlferry-bench-"
 KEYS = ("placement", "protocol", "operation", "bytes", "connections", "inflight")
 
@@ -359,8 +360,8 @@ def main():
     wanted = os.environ.get("BENCH_CONTESTANTS", " ".join(contestants.ALL)).split()
     quick = MODE == "quick"
     unknown = set(wanted) - set(contestants.ALL) or set(backends) - {"fake", "cassandra"}
-    if MODE not in ("quick", "full", "journal") or ROUNDS < 1 or unknown:
-        sys.exit("bench: BENCH is quick, full or journal, BENCH_BACKENDS of fake and cassandra, BENCH_CONTESTANTS of "
+    if MODE not in ("quick", "full", "journal", "copy") or ROUNDS < 1 or unknown:
+        sys.exit("bench: BENCH is quick, full, journal or copy, BENCH_BACKENDS of fake and cassandra, BENCH_CONTESTANTS of "
                  + " ".join(contestants.ALL))
     if not os.environ.get("ZDM_PROXY") and "zdm" in wanted:
         wanted.remove("zdm")
@@ -368,9 +369,11 @@ def main():
     seconds, warmup = (2.5, 0.5) if MODE == "full" else (0.5, 0.1)
     seconds = float(os.environ.get("BENCH_SECONDS", seconds))
     about |= {"seconds": seconds, "wanted": wanted, "backends": backends}
-    if MODE == "journal":
+    if MODE in ("journal", "copy"):
+        docs = HERE.parent.parent / "docs"
         try:
-            sys.exit(0 if journal.run(lab, Backend("fake", lab), about, ROUNDS, HERE.parent.parent / "docs") else 1)
+            sys.exit(0 if (copybench.run(lab, about, ROUNDS, docs) if MODE == "copy"
+                           else journal.run(lab, Backend("fake", lab), about, ROUNDS, docs)) else 1)
         except NotRun as why:
             sys.exit(f"bench: {why}")
         finally:

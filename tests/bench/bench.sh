@@ -4,7 +4,8 @@
 # make bench: runs bench.py in namespaces of its own, so that nothing outlives it and nothing else is disturbed.
 #
 #   bench.sh BUILD-DIRECTORY
-#   BENCH=quick (default: full)   BENCH=journal: the journal alone   BENCH_WRITE=1 replaces docs/benchmarks.* by whatever was run
+#   BENCH=quick (default: full)   BENCH=journal: the journal alone   BENCH=copy: cqlferry copy
+#   BENCH_WRITE=1 replaces docs/benchmarks.* by whatever was run
 #   ZDM_PROXY=binary              BENCH_BACKENDS="fake cassandra"   BENCH_CONTESTANTS="direct haproxy …"
 #
 # Mount namespace: a bpf file system of its own, where the intercepted contestants pin. Network namespace: loopback

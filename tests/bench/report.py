@@ -219,7 +219,8 @@ def memory_lines(d):
 def page(d):
     run, m = d.run, d.run["machine"]
     lines = ["# Benchmarks", "", f"Made by `make bench` (`BENCH={run['mode']}`) on {run['date']}, {run['rounds']} rounds of "
-             f"{run['seconds']:g} s a cell, {run['took_s'] / 60:.0f} minutes in all. Not edited by hand.", ""]
+             f"{run['seconds']:g} s a cell, {run['took_s'] / 60:.0f} minutes in all. Not edited by hand.", "",
+             "The journal: [benchmarks-journal.md](benchmarks-journal.md). COPY: [benchmarks-copy.md](benchmarks-copy.md).", ""]
     if run["mode"] != "full":
         lines += ["From a shortened run: the slices are short, small differences are noise.", ""]
     lines += ["![p50 and CPU of each contestant](benchmarks.svg)", "", "## Targets", "", *target_lines(d)]

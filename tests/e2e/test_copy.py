@@ -3,16 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import lab
 import pytest
 import tlslab
+from copyshell import Shell, peak_kib
 
 pytestmark = pytest.mark.quick
-
-CQLSH = os.path.join(os.path.dirname(sys.executable), "cqlsh")
 
 # One column of each type; nested ones as well. {frozen} types keep empty collections apart from null.
 COLUMNS = """a ascii, b bigint, bl blob, bo boolean, d date, de decimal, do double, f float, i inet, si smallint, t text,
@@ -42,38 +40,6 @@ ROWS = [
 # What cqlsh writes, but reads as something else: backslashes and control characters.
 ESCAPES = [r"INSERT INTO {t} (id, t, l) VALUES (7, $$back\slash 'q' \n$$, [7])",
            "INSERT INTO {t} (id, t, s) VALUES (8, 'line\ntwo\ttab', {{'a\nb', 'c\\d'}})"]
-
-
-class Shell:
-    """cqlsh and cqlferry copy as a person runs them, in a directory of the test's own."""
-
-    def __init__(self, cluster, directory):
-        self.cluster, self.directory = cluster, str(directory)
-        self.env = dict(os.environ, HOME=self.directory, PYTHONWARNINGS="ignore")
-
-    def path(self, name):
-        return os.path.join(self.directory, name)
-
-    def cqlsh(self, statement, timeout=90):
-        r = subprocess.run([CQLSH, "-u", lab.USER, "-p", lab.PASSWORD, "--insecure-password-without-warning", "--request-timeout", "60",
-                            self.cluster.address, "-e", statement], env=self.env, cwd=self.directory, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
-        assert "Error" not in r.stderr and "Failed" not in r.stderr, r.stderr
-        return r
-
-    def command(self, *args, host=None):
-        return [lab.BINARY, "copy", *args, "--host", host or self.cluster.address, "-u", lab.USER, "-p", lab.PASSWORD]
-
-    def copy(self, *args, expect=0, host=None, prefix=(), timeout=90, stdin=None):
-        r = subprocess.run([*prefix, *self.command(*args, host=host)], env=self.env, cwd=self.directory, input=stdin,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
-        r.stdout, r.stderr = r.stdout.decode(), r.stderr.decode()
-        assert r.returncode == expect, f"exit {r.returncode}\n{r.stdout}\n{r.stderr}"
-        return r
-
-    def lines(self, name):
-        with open(self.path(name), "rb") as f:
-            return sorted(f.read().split(b"\r\n"))
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +182,26 @@ def test_options_of_from_and_to(shell, origin):
     assert sorted(origin.run("SELECT id, a, b FROM copy.many_back")) == sorted(origin.run("SELECT id, a, b FROM copy.many"))
 
 
+def test_ends_that_cannot_take_it(shell, origin):
+    """A full disk, a reader that has gone, files that are none: a reason and status 1; an empty one: nothing."""
+    with open(shell.path("in.csv"), "w", encoding="utf-8") as f:
+        f.write("".join(f"{i},{'y' * 100},{i}\n" for i in range(3000)))
+    shell.copy("from", "copy.many(id,a,b)", "in.csv")
+    assert "No space left on device" in shell.copy("to", "copy.many", "/dev/full", "--progress", "p", expect=1).stderr
+    with subprocess.Popen(shell.command("to", "copy.many", "-"), env=shell.env, cwd=shell.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        p.stdout.close()
+        assert b"cannot write to standard output" in p.stderr.read() and p.wait(30) == 1
+    os.mkdir(shell.path("directory"))
+    assert "Is a directory" in shell.copy("from", "copy.many(id,a,b)", "directory", expect=1).stderr
+    for text in ("", "\n\n", "id,a,b\n"):
+        with open(shell.path("empty.csv"), "w", encoding="utf-8") as f:
+            f.write(text)
+        assert "0 rows imported from 1 files" in shell.copy("from", "copy.many(id,a,b)", "empty.csv", *(["--header"] if text.strip() else [])).stdout
+    with open(shell.path("end.csv"), "wb") as f:
+        f.write(b"1,no line end,1")
+    assert "1 rows imported" in shell.copy("from", "copy.many(id,a,b)", "end.csv").stdout
+
+
 def test_wrong_words(shell):
     for args, status, text in (
             (["to", "copy.types"], 2, "to|from KEYSPACE.TABLE"),
@@ -281,31 +267,69 @@ def test_whom_tls_trusts(shell, target):
     roles(0, "cassandra,True", certfile=shell.path("nowhere.pem"), **ours)
 
 
-def test_an_interrupted_copy_goes_on(shell, origin):
-    """SIGTERM in the middle, both ways: --resume completes it, and the file has each row once."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_copy_goes_on(shell, origin, number):
+    """An end in the middle, both ways: --resume completes it, and the file has each row once."""
     with open(shell.path("in.csv"), "w", encoding="utf-8") as f:
-        f.write("".join(f"{i},{'x' * 40} {i},{i}\n" for i in range(30000)))
+        f.write("bad,row,1\n1,bad,\xfe\n" + "".join(f"{i},{'x' * 40} {i},{i}\n" for i in range(30000)))
     origin.run("TRUNCATE copy.many")
-    for attempt, args in enumerate((["from", "copy.many(id,a,b)", "in.csv", "--chunksize", "500"], ["to", "copy.many(id,a,b)", "out.csv", "--pagesize", "50"])):
-        progress = shell.path("progress")
-        slow = ["--ingestrate", "8000"] if attempt == 0 else ["--maxrequests", "1", "--numprocesses", "1"]
-        with subprocess.Popen(shell.command(*args, *slow, "--progress", progress), env=shell.env, cwd=shell.directory,
+    progress = shell.path("progress")
+    rate, size = shell.path("rate"), lambda: os.path.exists(shell.path("out.csv")) and os.path.getsize(shell.path("out.csv"))
+    for args, slow in ((["from", "copy.many(id,a,b)", "in.csv", "--chunksize", "500"], ["--ingestrate", "6000"]),
+                       (["to", "copy.many(id,a,b)", "out.csv", "--pagesize", "5"], ["--maxrequests", "1", "--numprocesses", "1"])):
+        with subprocess.Popen(shell.command(*args, *slow, "--progress", progress, "--ratefile", rate), env=shell.env, cwd=shell.directory,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
-            if attempt == 0:
-                lab.wait_until(lambda: os.path.exists(progress), 20, "a progress file")
-            else:
-                lab.wait_until(lambda: os.path.exists(shell.path("out.csv")) and os.path.getsize(shell.path("out.csv")) > 50000, 20, "some rows")
-            p.send_signal(signal.SIGTERM)
+            # A killed one has written more than it had time to note.
+            lab.wait_until(lambda: os.path.exists(progress) or p.poll() is not None, 20, "a progress file", step=0.01)
+            noted, before = os.path.exists(progress), size()
+            if args[0] == "to" and noted:
+                lab.wait_until(lambda: size() > before + 5000 or p.poll() is not None, 20, "more rows", step=0.01)
+            p.send_signal(number)
             out = p.communicate(timeout=30)
-        if p.returncode == 0:
-            pytest.skip("it was done before the signal came")
-        assert p.returncode == 1 and b"--resume goes on" in out[1], out
-        r = shell.copy(*args, "--resume", "--progress", progress)
+        assert noted and p.returncode != 0, "it was done before the signal came"
+        if number == signal.SIGTERM:
+            assert p.returncode == 1 and b"--resume goes on" in out[1], out
+        else:
+            assert p.returncode == -signal.SIGKILL
+        with open(progress, encoding="utf-8") as f:
+            state = f.read()
+        for damage in ('"rows":', '"offset":'):
+            with open(progress, "w", encoding="utf-8") as f:
+                f.write(state.replace(damage, damage + "-", 1))
+            assert "start without --resume" in shell.copy(*args, "--resume", "--progress", progress, expect=1).stderr
+        with open(progress, "w", encoding="utf-8") as f:
+            f.write(state)
+        r = shell.copy(*args, "--resume", "--progress", progress, expect=3 if args[0] == "from" else 0)
         assert "30000 rows " in r.stdout and not os.path.exists(progress)
+        assert args[0] == "to" or "Failed to process 2 rows" in r.stderr, "those of the first run are not forgotten"
     with open(shell.path("in.csv"), "rb") as f:
-        assert sorted(f.read().split(b"\n")) == shell.lines("out.csv")
+        assert sorted(f.read().split(b"\n")[2:]) == shell.lines("out.csv")
     r = shell.copy("to", "copy.many(id,a,b)", "out.csv", "--resume", expect=1)
     assert "nothing to resume" in r.stderr
+
+
+def test_ingestrate_and_limits_of_errors(shell, origin):
+    """INGESTRATE holds back; MAXPARSEERRORS and MAXINSERTERRORS stop with status 1, and what was read until then is in."""
+    origin.run("TRUNCATE copy.many")
+    with open(shell.path("in.csv"), "w", encoding="utf-8") as f:
+        f.write("".join(f"{i},row,{i}\n" for i in range(4000)))
+    begin = time.time()
+    shell.copy("from", "copy.many(id,a,b)", "in.csv", "--ingestrate", "2000", "--chunksize", "100", "--ratefile", "rate", "--reportfrequency", "0.2")
+    assert time.time() - begin > 1.9
+    with open(shell.path("rate"), encoding="utf-8") as f:
+        counts = [int(x.split()[1]) for x in f]
+    assert len(counts) > 4 and counts == sorted(counts) and counts[-1] == 4000, counts
+    assert origin.run("SELECT count(*) FROM copy.many")[0][0] == 4000
+    with open(shell.path("bad.csv"), "w", encoding="utf-8") as f:
+        f.write("".join(f"{i},row,{'x' if i % 10 == 9 else i}\n" for i in range(4000)))
+    r = shell.copy("from", "copy.many(id,a,b)", "bad.csv", "--maxparseerrors", "20", "--chunksize", "50", "--numprocesses", "1", expect=1)
+    assert "Exceeded maximum number of parse errors 20" in r.stderr
+    with open(shell.path("bad.csv"), "wb") as f:
+        f.write(b"".join(b"%s,1,%d,s,v\n" % (b"k" * 66000, i) for i in range(40)))  # keys that only the server refuses
+    r = shell.copy("from", "copy.rows(a,b,c,st,v)", "bad.csv", "--maxinserterrors", "10", "--errfile", "inserts", expect=1)
+    assert "Exceeded maximum number of insert errors 10" in r.stderr
+    with open(shell.path("inserts.reasons"), encoding="utf-8") as f:
+        assert "Key length of 66004 is longer than maximum of 65535" in f.read()
 
 
 @pytest.fixture
@@ -354,14 +378,6 @@ def test_replicas_that_cannot_be_reached(shell, origin, pods, ghost, how):
     finally:
         if how == "reject":
             pods[0].run(["ip", "route", "del", "unreachable", ghost + "/32"])
-
-
-def peak_kib(pid):
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8") as f:
-            return next((int(x.split()[1]) for x in f if x.startswith("VmHWM")), 0)
-    except OSError:
-        return 0
 
 
 def test_memory_is_bounded(shell, origin):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import threading
-import uuid
 
 import compare
 import lab
@@ -295,13 +294,8 @@ def test_doctor_says_what_is_wrong_with_certificates(make_agent, files, origin, 
 
 @pytest.fixture
 def names():
-    """Names of the lab in /etc/hosts; its mount namespace is the lab's own."""
-    path = os.path.join(lab.RUN, "hosts")
-    with open("/etc/hosts", encoding="utf-8") as f, open(path, "w", encoding="utf-8") as t:
-        t.write(f.read() + f"\n10.77.0.60 db.cqlferry.test\n{lab.NODE_IP} metadata.cqlferry.test\n")
-    subprocess.run(["mount", "--bind", path, "/etc/hosts"], check=True)
-    yield
-    subprocess.run(["umount", "/etc/hosts"], check=True)
+    with tlslab.names():
+        yield
 
 
 def clients_by_tls(address):
@@ -320,21 +314,11 @@ def test_astra_by_its_bundle(astra, make_agent, pod, origin, keyspace, names, fi
     """Mirroring to two nodes that are known by their host ids alone, then everything moves there."""
     cluster = astra()
     cluster.run(*workload.schema(keyspace))
-    ids = {}
-    for address in cluster.addresses:
-        c = rawcql.Client(address)
-        ids[str(uuid.UUID(bytes=c.query("SELECT host_id FROM system.local")[1][-16:]))] = address
-        c.close()
-    assert len(ids) == 2
-    proxy_pod = lab.Pod("proxy", "10.77.0.60")
-    proxy = tlslab.SniProxy(proxy_pod, ids)
-    metadata = tlslab.Metadata(tlslab.certificate(files, "metadata", "DNS:metadata.cqlferry.test"), {
-        "version": 1, "region": "lab", "contact_info": {"type": "sni_proxy", "local_dc": "dc1", "contact_points": list(ids),
-                                                        "sni_proxy_address": "db.cqlferry.test:29042"}})
-    bundle = os.path.join(files, "bundle.zip")
-    tlslab.bundle(bundle, "metadata.cqlferry.test", metadata.port)
+    stand_in = tlslab.Astra(cluster, files, lab.Pod("proxy", "10.77.0.60"))
+    metadata, proxy_pod = stand_in.metadata, stand_in.pod
+    assert len(stand_in.ids) == 2
     try:
-        agent = make_agent(settings={"target": {"contactPoints": [], "secureConnectBundle": bundle}})
+        agent = make_agent(settings={"target": {"contactPoints": [], "secureConnectBundle": stand_in.bundle}})
         assert metadata.asked == 1
         agent.phase("mirror")
         load = lab.Load(pod, origin.address, keyspace, prefix="astra", writers=4, rate=10)
@@ -365,5 +349,4 @@ def test_astra_by_its_bundle(astra, make_agent, pod, origin, keyspace, names, fi
         lab.wait_until(lambda: agent.metrics()["cqlferry_phase"] == 3, 5, "still in cutover")
         pod.python(f"import rawcql; rawcql.Client('{origin.address}').query('SELECT * FROM {keyspace}.items')")
     finally:
-        metadata.close()
-        proxy.stop()
+        stand_in.close()

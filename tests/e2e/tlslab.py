@@ -8,9 +8,12 @@ import shutil
 import ssl
 import subprocess
 import threading
+import uuid
 import zipfile
+from contextlib import contextmanager
 
 import lab
+import rawcql
 
 TLS = os.path.join(lab.RUN, "tls")
 CA = os.path.join(TLS, "ca.pem")
@@ -171,3 +174,38 @@ class SniProxy:
     def stop(self):
         self.process.terminate()
         self.process.wait(10)
+
+
+class Astra:
+    """A cluster's nodes behind the proxy, known by their host ids alone, the metadata service and the bundle that names it."""
+
+    def __init__(self, cluster, directory, pod):
+        self.ids = {}
+        for address in cluster.addresses:
+            c = rawcql.Client(address)
+            self.ids[str(uuid.UUID(bytes=c.query("SELECT host_id FROM system.local")[1][-16:]))] = address
+            c.close()
+        self.pod = pod
+        self.proxy = SniProxy(pod, self.ids)
+        self.metadata = Metadata(certificate(directory, "metadata", "DNS:metadata.cqlferry.test"), {
+            "version": 1, "region": "lab", "contact_info": {"type": "sni_proxy", "local_dc": "dc1", "contact_points": list(self.ids),
+                                                            "sni_proxy_address": f"db.cqlferry.test:{self.proxy.port}"}})
+        self.bundle = os.path.join(directory, "bundle.zip")
+        bundle(self.bundle, "metadata.cqlferry.test", self.metadata.port)
+
+    def close(self):
+        self.metadata.close()
+        self.proxy.stop()
+
+
+@contextmanager
+def names(proxy="10.77.0.60"):
+    """Names of the lab in /etc/hosts; its mount namespace is the lab's own."""
+    path = os.path.join(lab.RUN, "hosts")
+    with open("/etc/hosts", encoding="utf-8") as f, open(path, "w", encoding="utf-8") as t:
+        t.write(f.read() + f"\n{proxy} db.cqlferry.test\n{lab.NODE_IP} metadata.cqlferry.test\n")
+    subprocess.run(["mount", "--bind", path, "/etc/hosts"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "/etc/hosts"], check=True)
