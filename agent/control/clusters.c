@@ -40,25 +40,54 @@ bool clusters_client_settings(const struct config *c, struct tls_settings *ret)
 
 /* ---- opening */
 
+/* All addresses of one host, behind the `count` that are there. Their number then, or −errno; `key` begins the reason. */
+static int resolve_host(const struct config_endpoint *e, struct addr *addrs, char names[][ENDPOINT_NAME], unsigned count, unsigned max,
+			const char *key, struct error *error)
+{
+	unsigned char raw[16];
+	struct error why;
+	char text[300];
+	int found;
+
+	snprintf(text, sizeof(text), strchr(e->host, ':') ? "[%s]:%u" : "%s:%u", e->host, e->port);
+	found = addr_resolve_all(text, e->port, addrs + count, max - count, &why);
+	if (found < 0)
+		return error_set(error, found, "%s: %s", key, why.text);
+	for (; found > 0; found--, count++) {
+		addr_unmap(&addrs[count]);
+		if (inet_pton(AF_INET, e->host, raw) != 1 && inet_pton(AF_INET6, e->host, raw) != 1)
+			snprintf(names[count], ENDPOINT_NAME, "%s", e->host);
+	}
+	return (int)count;
+}
+
 static int resolve_nodes(const struct config_cluster *from, const char *name, struct cluster *to,
 			 struct error *error)
 {
-	struct error why;
+	char key[64];
 
+	snprintf(key, sizeof(key), "%s.contactPoints", name);
 	for (size_t i = 0; i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
 		struct config_endpoint e = config_endpoint(from, i);
-		unsigned char raw[16];
-		char text[300];
-		int r;
+		int r = resolve_host(&e, to->nodes, to->names, to->node_count, RELAY_NODES_MAX, key, error);
 
-		snprintf(text, sizeof(text), strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
-		r = addr_resolve(text, e.port, &to->nodes[to->node_count], &why);
 		if (r < 0)
-			return error_set(error, r, "%s.contactPoints: %s", name, why.text);
-		addr_unmap(&to->nodes[to->node_count]);
-		if (inet_pton(AF_INET, e.host, raw) != 1 && inet_pton(AF_INET6, e.host, raw) != 1)
-			snprintf(to->names[to->node_count], ENDPOINT_NAME, "%s", e.host);
-		to->node_count++;
+			return r;
+		to->node_count = (unsigned)r;
+	}
+	return 0;
+}
+
+static int resolve_controls(const struct config *c, struct cluster *to, struct error *error)
+{
+	for (size_t i = 0; i < c->connection.control_hosts.count && to->control_count < RELAY_CONTROLS_MAX; i++) {
+		struct config_endpoint e = config_control_host(c, i);
+		int r = resolve_host(&e, to->controls, to->control_names, to->control_count, RELAY_CONTROLS_MAX, "connection.controlHosts",
+				     error);
+
+		if (r < 0)
+			return r;
+		to->control_count = (unsigned)r;
 	}
 	return 0;
 }
@@ -111,8 +140,10 @@ int clusters_open_one(struct clusters *all, const struct config *c, enum side si
 		to->tls = all->tls[side];
 		to->server_name = from->tls.server_name;
 	}
-	return *from->bundle ? open_sni(all, c, side, mark, to, error)
-			     : resolve_nodes(from, side_name(side), to, error);
+	if (*from->bundle)
+		return open_sni(all, c, side, mark, to, error);
+	rc = resolve_nodes(from, side_name(side), to, error);
+	return rc == 0 && side == ORIGIN ? resolve_controls(c, to, error) : rc;
 }
 
 int clusters_open(struct clusters *all, const struct config *c, struct relay_options *o, struct error *error)
