@@ -40,9 +40,8 @@ bool clusters_client_settings(const struct config *c, struct tls_settings *ret)
 
 /* ---- opening */
 
-/* All addresses of one host, behind the `count` that are there. Their number then, or −errno; `key` begins the reason. */
-static int resolve_host(const struct config_endpoint *e, struct addr *addrs, char names[][ENDPOINT_NAME], unsigned count, unsigned max,
-			const char *key, struct error *error)
+/* All addresses of one host become nodes. 0, or −errno; `key` begins the reason. */
+static int resolve_host(struct cluster *to, const struct config_endpoint *e, const char *key, struct error *error)
 {
 	unsigned char raw[16];
 	struct error why;
@@ -50,46 +49,37 @@ static int resolve_host(const struct config_endpoint *e, struct addr *addrs, cha
 	int found;
 
 	snprintf(text, sizeof(text), strchr(e->host, ':') ? "[%s]:%u" : "%s:%u", e->host, e->port);
-	found = addr_resolve_all(text, e->port, addrs + count, max - count, &why);
+	found = addr_resolve_all(text, e->port, &to->nodes[to->node_count], RELAY_NODES_MAX - to->node_count, &why);
 	if (found < 0)
 		return error_set(error, found, "%s: %s", key, why.text);
-	for (; found > 0; found--, count++) {
-		addr_unmap(&addrs[count]);
+	for (; found > 0; found--, to->node_count++) {
+		addr_unmap(&to->nodes[to->node_count]);
 		if (inet_pton(AF_INET, e->host, raw) != 1 && inet_pton(AF_INET6, e->host, raw) != 1)
-			snprintf(names[count], ENDPOINT_NAME, "%s", e->host);
+			snprintf(to->names[to->node_count], ENDPOINT_NAME, "%s", e->host);
 	}
-	return (int)count;
+	return 0;
 }
 
-static int resolve_nodes(const struct config_cluster *from, const char *name, struct cluster *to,
-			 struct error *error)
+static int resolve_nodes(const struct config *c, enum side side, struct cluster *to, struct error *error)
 {
+	const struct config_cluster *from = side == ORIGIN ? &c->origin : &c->target;
+	struct config_endpoint e;
+	unsigned contacts;
 	char key[64];
+	int rc = 0;
 
-	snprintf(key, sizeof(key), "%s.contactPoints", name);
-	for (size_t i = 0; i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
-		struct config_endpoint e = config_endpoint(from, i);
-		int r = resolve_host(&e, to->nodes, to->names, to->node_count, RELAY_NODES_MAX, key, error);
-
-		if (r < 0)
-			return r;
-		to->node_count = (unsigned)r;
+	snprintf(key, sizeof(key), "%s.contactPoints", side_name(side));
+	for (size_t i = 0; rc == 0 && i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
+		e = config_endpoint(from, i);
+		rc = resolve_host(to, &e, key, error);
 	}
-	return 0;
-}
-
-static int resolve_controls(const struct config *c, struct cluster *to, struct error *error)
-{
-	for (size_t i = 0; i < c->connection.control_hosts.count && to->control_count < RELAY_CONTROLS_MAX; i++) {
-		struct config_endpoint e = config_control_host(c, i);
-		int r = resolve_host(&e, to->controls, to->control_names, to->control_count, RELAY_CONTROLS_MAX, "connection.controlHosts",
-				     error);
-
-		if (r < 0)
-			return r;
-		to->control_count = (unsigned)r;
+	contacts = to->node_count;
+	for (size_t i = 0; rc == 0 && side == ORIGIN && i < c->connection.control_hosts.count && to->node_count < RELAY_NODES_MAX; i++) {
+		e = config_control_host(c, i);
+		rc = resolve_host(to, &e, "connection.controlHosts", error);
 	}
-	return 0;
+	to->control_count = to->node_count - contacts;
+	return rc;
 }
 
 static int open_sni(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark,
@@ -142,8 +132,7 @@ int clusters_open_one(struct clusters *all, const struct config *c, enum side si
 	}
 	if (*from->bundle)
 		return open_sni(all, c, side, mark, to, error);
-	rc = resolve_nodes(from, side_name(side), to, error);
-	return rc == 0 && side == ORIGIN ? resolve_controls(c, to, error) : rc;
+	return resolve_nodes(c, side, to, error);
 }
 
 int clusters_open(struct clusters *all, const struct config *c, struct relay_options *o, struct error *error)

@@ -10,7 +10,6 @@
 #include "control/config_table.h"
 #include "net/mode.h"
 #include "net/tls_context.h"
-#include "relay/cluster.h"
 
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
 {
@@ -189,9 +188,9 @@ int config_check(const struct config *c, struct error *error)
 	if (c->connection.overrides.count > MODE_RULES_MAX)
 		return error_set(error, -EINVAL, "connection.overrides has %zu entries; allowed: at most %u", c->connection.overrides.count,
 				 MODE_RULES_MAX);
-	if (c->connection.control_hosts.count > RELAY_CONTROLS_MAX)
-		return error_set(error, -EINVAL, "connection.controlHosts has %zu entries; allowed: at most %d",
-				 c->connection.control_hosts.count, RELAY_CONTROLS_MAX);
+	if (c->connection.control_hosts.count && *c->origin.bundle)
+		return error_set(error, -EINVAL, "connection.controlHosts is set, but the nodes of the origin are reached through the proxy of its "
+						 "secureConnectBundle; allowed: one of the two");
 	if (c->limits.session_requests > c->limits.requests_in_flight)
 		return error_set(error, -EINVAL,
 				 "limits.sessionRequests (%u) is above limits.requestsInFlight (%u)",

@@ -359,7 +359,7 @@ const struct config_key config_keys[] = {
 	 "auto = straight to a node, through a control host where that fails; direct = never through another; proxy = always"),
     LIST("connection.overrides", connection.overrides, valid_override, "address[/bits][:port]=mode",
 	 "Other modes for some destinations; the longest prefix decides"),
-    LIST("connection.controlHosts", connection.control_hosts, valid_endpoint, "hosts, each with :port if it differs, at most 8",
+    LIST("connection.controlHosts", connection.control_hosts, valid_endpoint, "hosts, each with :port if it differs",
 	 "Who stands in for nodes of the origin; empty = the node that the client reached last, then origin.contactPoints"),
     NUMBER("connection.firstTimeoutMillis", connection.first_timeout_millis, "1500", 10, 60000,
 	   "How long a client waits for a node while a control host could stand in"),

@@ -31,9 +31,6 @@ void cluster_endpoint_at(const struct cluster *c, const struct addr *node, struc
 	for (unsigned i = 0; i < c->node_count && !*name; i++)
 		if (addr_equal(&c->nodes[i], node))
 			name = c->names[i];
-	for (unsigned i = 0; i < c->control_count && !*name; i++)
-		if (addr_equal(&c->controls[i], node))
-			name = c->control_names[i];
 	*ret = (struct endpoint){.addr = *node};
 	set_names(c, name, ret);
 }

@@ -4,7 +4,6 @@
 #include "net/endpoint.h"
 
 #define RELAY_NODES_MAX 64
-#define RELAY_CONTROLS_MAX 8
 
 struct sni;
 
@@ -19,10 +18,8 @@ struct cluster {
 	    *server_name; /* whom every certificate has to be for; "" or NULL = the host that is dialled */
 	char names[RELAY_NODES_MAX]
 		  [ENDPOINT_NAME]; /* of the contact points that are names; "" = an address */
-	/* Hosts that stand in for a node that cannot be reached (connection.controlHosts), before the contact points. */
-	struct addr controls[RELAY_CONTROLS_MAX];
-	char control_names[RELAY_CONTROLS_MAX][ENDPOINT_NAME];
-	unsigned control_count;
+	unsigned control_count; /* so many of the nodes, the last ones, are hosts that stand in for those that
+				   cannot be reached (connection.controlHosts) */
 	struct sni *sni;	   /* the nodes are behind a proxy; NULL = dialled by address */
 };
 

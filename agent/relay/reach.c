@@ -109,34 +109,41 @@ static void enlist(struct roster *all, const struct addr *a)
 		all->list[all->count++] = a;
 }
 
+/* Of this very machine there are many. */
+static bool same_host(const struct addr *a, const struct addr *b)
+{
+	if (a->sa.sa_family != b->sa.sa_family)
+		return false;
+	if (a->sa.sa_family == AF_INET6)
+		return !IN6_IS_ADDR_LOOPBACK(&a->in6.sin6_addr) && !memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, 16);
+	return ntohl(a->in.sin_addr.s_addr) >> 24 != 127 && a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+}
+
 /* Control hosts other than the replica, whose turn it is first; in a second pass those that are known not to answer. */
 static void enlist_controls(struct reach *r, const struct reach_want *want, struct roster *all)
 {
 	const struct cluster *c = &r->options->cluster[want->side];
 	const struct addr *contact = NULL;
-	unsigned place = place_of(want->client), total = c->control_count + 1 + c->node_count;
+	unsigned place = place_of(want->client), contacts = c->node_count - c->control_count;
 
 	if (want->client && want->side == ORIGIN && r->contacts[place].client == want->client)
 		contact = &r->contacts[place].node;
 	for (int pass = 0; pass < 2; pass++)
-		for (unsigned i = 0; i < total; i++) {
-			const struct addr *a = i < c->control_count    ? &c->controls[i]
+		for (unsigned i = 0; i < c->node_count + 1; i++) {
+			const struct addr *a = i < c->control_count    ? &c->nodes[contacts + i]
 					       : i == c->control_count ? contact
-								       : &c->nodes[(want->turn + i) % c->node_count];
+								       : &c->nodes[(want->turn + i - c->control_count - 1) % contacts];
 			const struct replica_verdict *known = a ? verdicts_find(&r->verdicts[want->side], a) : NULL;
 			bool dead = known && known->state == VERDICT_UNREACHABLE;
 
-			if (a && dead == (pass == 1) && !addr_equal(a, &want->replica))
+			if (a && dead == (pass == 1) && !addr_equal(a, &want->replica) && !same_host(a, &want->from))
 				enlist(all, a);
 		}
 }
 
 static bool is_control(const struct cluster *c, const struct addr *a)
 {
-	for (unsigned i = 0; i < c->control_count; i++)
-		if (addr_equal(&c->controls[i], a))
-			return true;
-	for (unsigned i = 0; i < c->node_count && !c->control_count; i++)
+	for (unsigned i = c->control_count ? c->node_count - c->control_count : 0; i < c->node_count; i++)
 		if (addr_equal(&c->nodes[i], a))
 			return true;
 	return false;
@@ -187,6 +194,7 @@ void reach_plan(struct reach *r, const struct reach_want *want, struct reach_pla
 	struct roster all = {0};
 
 	ret->control_count = 0;
+	ret->cause = 0;
 	ret->alone = false;
 	if (want->replica.sa.sa_family == AF_UNSPEC) {
 		ret->mode = reach_mode(r, want->side);
@@ -210,6 +218,8 @@ void reach_plan(struct reach *r, const struct reach_want *want, struct reach_pla
 	take_roster(c, &all, want, ret);
 	ret->alone = ret->mode == MODE_AUTO && all.count == 0;
 	ret->way = ret->mode != MODE_AUTO ? WAY_CONTROL : ret->alone ? WAY_REPLICA : verdicts_choose(v, &want->replica, clock_now_ns());
+	if (ret->mode == MODE_AUTO && verdicts_find(v, &want->replica))
+		ret->cause = verdicts_find(v, &want->replica)->cause;
 	pthread_mutex_unlock(&r->lock);
 }
 

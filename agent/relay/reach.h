@@ -15,7 +15,8 @@
  * last, and a replica that was only slow is dialled straight from then on.
  *
  * Control hosts of a replica, in this order: connection.controlHosts; the node that this client has reached last itself; the
- * contact points. Those known not to answer come last. Where there is none but the replica itself, it is simply dialled.
+ * contact points. Those known not to answer come last, and never is it the client itself: a balancer on this node whose own connections
+ * are intercepted would be asked for what it asks for. Where there is none but the replica itself, it is simply dialled.
  *
  * One table for all workers behind one lock, which is taken when a connection is opened or has come to nothing, never for what
  * flows on it. Each worker has a seat: its dials and trials, on its loop.
@@ -52,6 +53,7 @@ struct reach_want {
 	struct addr replica; /* AF_UNSPEC behind an SNI proxy: there is no address to dial */
 	unsigned turn;	     /* which contact point comes first, where any will do */
 	uint64_t client;     /* whose own contact point may stand in; 0 = nobody's */
+	struct addr from;    /* the client's address: it does not stand in for itself; AF_UNSPEC = whoever */
 	bool passes_tls;     /* client and cluster speak TLS with each other: ours would go around it */
 };
 

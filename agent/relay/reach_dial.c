@@ -127,6 +127,8 @@ static int to_control(struct reach_dial *d, const struct reach_plan *plan)
 	const struct relay_options *o = d->seat->reach->options;
 
 	d->waiting = d->may_fall_back = false;
+	if (!d->cause)
+		d->cause = plan->cause;
 	d->eyeballs = eyeballs_start(d->seat->loop, plan->control, plan->control_count, o->mark, o->dial_timeout_ms, on_control, d);
 	return d->eyeballs ? 0 : -ENOMEM;
 }

@@ -36,6 +36,7 @@ struct reach_seat {
 struct reach_plan {
 	enum connection_mode mode;
 	enum mode_way way;
+	int cause;  /* why the replica could not be reached the last time; 0 = it could, or nobody knows */
 	bool alone; /* auto, but there is no host that could stand in */
 	struct endpoint replica;
 	struct endpoint control[EYEBALLS_MAX];

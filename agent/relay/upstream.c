@@ -330,7 +330,7 @@ static void on_dialled(void *context, struct dial_result *result, const struct a
 	struct upstream *u = context;
 	struct session *s = u->session;
 	struct worker *w = s->worker;
-	char text[ADDR_TEXT_MAX];
+	char text[ADDR_TEXT_MAX], line[512];
 	bool replay = u->state == UP_REPLAY;
 
 	u->dial = NULL;
@@ -344,7 +344,8 @@ static void on_dialled(void *context, struct dial_result *result, const struct a
 		metric_add(w->metrics, METRIC_DIAL_FAILED, 1);
 		if (result->error == -EKEYREJECTED || result->error == -EPROTO)
 			metric_add(w->metrics, METRIC_TLS_FAILED_CLUSTER, 1);
-		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text), result->reason);
+		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text),
+			 mode_line(result->reason, line, sizeof(line)));
 		u->state = UP_ABSENT;
 		u->failed = true;
 		if (s->state == SESSION_CONNECTING) {
@@ -382,7 +383,7 @@ void upstream_open(struct session *s, enum side side, bool replay)
 	struct worker *w = s->worker;
 	struct upstream *u = &s->up[side];
 	const struct cluster *cluster = &w->relay->options.cluster[side];
-	struct reach_want want = {.side = side, .client = s->client_group, .passes_tls = s->tls_passes};
+	struct reach_want want = {.side = side, .client = s->client_group, .from = s->peer, .passes_tls = s->tls_passes};
 
 	if (u->state != UP_ABSENT || u->conn_live)
 		return;

@@ -22,7 +22,7 @@ what=${1:-all}
 BUILD_PKGS=(gcc make clang llvm bpftool libc6-dev libbpf-dev libelf-dev libssl-dev libcmocka-dev libuv1-dev liblz4-dev
 	libsnappy-dev libxxhash-dev libjansson-dev libcyaml-dev libyaml-dev libdeflate-dev libmicrohttpd-dev libcurl4-openssl-dev libzip-dev
 	uthash-dev pkg-config)
-TEST_PKGS=(libclang-rt-14-dev haproxy nftables iproute2 util-linux procps bc openssl gnuplot-nox python3-venv)
+TEST_PKGS=(libclang-rt-14-dev haproxy nftables openssh-client openssh-server iproute2 util-linux procps bc openssl gnuplot-nox python3-venv)
 
 say() { echo "deps: $*"; }
 die() { echo "deps: $*" >&2; exit 1; }
