@@ -12,8 +12,11 @@
 #include "control/queues.h"
 #include "control/vigil.h"
 #include "cutover/ledger.h"
+#include "relay/reach.h"
 #include "relay/session.h"
 #include "relay/worker.h"
+
+#define REPLICAS_SHOWN 64u
 
 static json_t *count(enum metric id)
 {
@@ -66,6 +69,33 @@ static json_t *intercept_answer(const struct node *n)
 			 (json_int_t)n->strays_closed);
 }
 
+/* How nodes are reached, and the first of those that something is known of. */
+static json_t *connection_answer(const struct node *n)
+{
+	struct reach_view list[REPLICAS_SHOWN];
+	unsigned shown = reach_list(n->relay.reach, list, REPLICAS_SHOWN);
+	uint64_t now = clock_now_ns();
+	json_t *replicas = json_array(), *o;
+	char text[ADDR_TEXT_MAX];
+
+	for (unsigned i = 0; i < shown; i++) {
+		const struct replica_verdict *v = &list[i].verdict;
+		bool waits = v->state == VERDICT_UNREACHABLE && v->retry_ns > now;
+
+		json_array_append_new(replicas, json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "replica", addr_format(&v->replica, text), "side",
+							  side_name(list[i].side), "state", verdict_name(v->state), "failures",
+							  (json_int_t)v->failures, "triedAgainInSeconds",
+							  (json_int_t)(waits ? (v->retry_ns - now) / 1000000000u : 0), "because",
+							  v->cause ? strerror(-v->cause) : ""));
+	}
+	o = json_pack("{s:s, s:o, s:o, s:o}", "mode", mode_name(reach_mode(n->relay.reach, ORIGIN)), "toReplicas", count(METRIC_WAY_REPLICA),
+		      "fallbacks", count(METRIC_WAY_FALLBACK), "toControlHosts", count(METRIC_WAY_CONTROL));
+	if (n->config->target.contact_points.count || n->config->target.bundle[0])
+		json_object_set_new(o, "targetMode", json_string(mode_name(reach_mode(n->relay.reach, TARGET))));
+	json_object_set_new(o, "replicas", replicas);
+	return o;
+}
+
 static void answer_status(struct admin_reply *reply, const json_t *request, void *context)
 {
 	struct node *n = context;
@@ -87,6 +117,7 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 				      count(METRIC_REFUSED_OVERLOADED)));
 	json_object_set_new(o, "origin", cluster_answer(n, ORIGIN));
 	json_object_set_new(o, "target", cluster_answer(n, TARGET));
+	json_object_set_new(o, "connections", connection_answer(n));
 	json_object_set_new(o, "mirror",
 			    json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "backlog", count(METRIC_MIRROR_BACKLOG), "backlogBytes",
 				      count(METRIC_MIRROR_BACKLOG_BYTES), "inDoubt", count(METRIC_MIRROR_INDOUBT), "applied",

@@ -40,27 +40,46 @@ bool clusters_client_settings(const struct config *c, struct tls_settings *ret)
 
 /* ---- opening */
 
-static int resolve_nodes(const struct config_cluster *from, const char *name, struct cluster *to,
-			 struct error *error)
+/* All addresses of one host become nodes. 0, or −errno; `key` begins the reason. */
+static int resolve_host(struct cluster *to, const struct config_endpoint *e, const char *key, struct error *error)
 {
+	unsigned char raw[16];
 	struct error why;
+	char text[300];
+	int found;
 
-	for (size_t i = 0; i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
-		struct config_endpoint e = config_endpoint(from, i);
-		unsigned char raw[16];
-		char text[300];
-		int r;
-
-		snprintf(text, sizeof(text), strchr(e.host, ':') ? "[%s]:%u" : "%s:%u", e.host, e.port);
-		r = addr_resolve(text, e.port, &to->nodes[to->node_count], &why);
-		if (r < 0)
-			return error_set(error, r, "%s.contactPoints: %s", name, why.text);
+	snprintf(text, sizeof(text), strchr(e->host, ':') ? "[%s]:%u" : "%s:%u", e->host, e->port);
+	found = addr_resolve_all(text, e->port, &to->nodes[to->node_count], RELAY_NODES_MAX - to->node_count, &why);
+	if (found < 0)
+		return error_set(error, found, "%s: %s", key, why.text);
+	for (; found > 0; found--, to->node_count++) {
 		addr_unmap(&to->nodes[to->node_count]);
-		if (inet_pton(AF_INET, e.host, raw) != 1 && inet_pton(AF_INET6, e.host, raw) != 1)
-			snprintf(to->names[to->node_count], ENDPOINT_NAME, "%s", e.host);
-		to->node_count++;
+		if (inet_pton(AF_INET, e->host, raw) != 1 && inet_pton(AF_INET6, e->host, raw) != 1)
+			snprintf(to->names[to->node_count], ENDPOINT_NAME, "%s", e->host);
 	}
 	return 0;
+}
+
+static int resolve_nodes(const struct config *c, enum side side, struct cluster *to, struct error *error)
+{
+	const struct config_cluster *from = side == ORIGIN ? &c->origin : &c->target;
+	struct config_endpoint e;
+	unsigned contacts;
+	char key[64];
+	int rc = 0;
+
+	snprintf(key, sizeof(key), "%s.contactPoints", side_name(side));
+	for (size_t i = 0; rc == 0 && i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
+		e = config_endpoint(from, i);
+		rc = resolve_host(to, &e, key, error);
+	}
+	contacts = to->node_count;
+	for (size_t i = 0; rc == 0 && side == ORIGIN && i < c->connection.control_hosts.count && to->node_count < RELAY_NODES_MAX; i++) {
+		e = config_control_host(c, i);
+		rc = resolve_host(to, &e, "connection.controlHosts", error);
+	}
+	to->control_count = to->node_count - contacts;
+	return rc;
 }
 
 static int open_sni(struct clusters *all, const struct config *c, enum side side, const uint32_t *mark,
@@ -111,8 +130,9 @@ int clusters_open_one(struct clusters *all, const struct config *c, enum side si
 		to->tls = all->tls[side];
 		to->server_name = from->tls.server_name;
 	}
-	return *from->bundle ? open_sni(all, c, side, mark, to, error)
-			     : resolve_nodes(from, side_name(side), to, error);
+	if (*from->bundle)
+		return open_sni(all, c, side, mark, to, error);
+	return resolve_nodes(c, side, to, error);
 }
 
 int clusters_open(struct clusters *all, const struct config *c, struct relay_options *o, struct error *error)

@@ -512,6 +512,15 @@ struct config_endpoint config_endpoint(const struct config_cluster *cluster, siz
 	return e;
 }
 
+struct config_endpoint config_control_host(const struct config *c, size_t i)
+{
+	struct config_endpoint e = {0};
+
+	if (i < c->connection.control_hosts.count && config_split_endpoint(c->connection.control_hosts.item[i], &e) && !e.port)
+		e.port = (uint16_t)c->origin.port;
+	return e;
+}
+
 static const char *const phase_name[CONFIG_PHASE_COUNT] = {"observe", "mirror",	  "drain",
 							   "cutover", "rollback", "finish"};
 

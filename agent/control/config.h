@@ -112,6 +112,13 @@ struct config {
 							  closed */
 		uint32_t grace_millis;
 	} intercept;
+	struct {
+		int mode;			  /* enum connection_mode of net/mode.h */
+		struct config_list overrides;	  /* mode_rule_parse() */
+		struct config_list control_hosts; /* as contact_points; config_control_host() */
+		uint32_t first_timeout_millis, probe_millis;
+		bool while_observing; /* connections go through the agent in phase observe as well */
+	} connection;
 	uint32_t workers; /* 0 = half of the cores, from 1 to 4: config_workers() */
 	struct {
 		uint32_t sessions, requests_in_flight, session_requests;
@@ -202,6 +209,12 @@ unsigned config_workers(const struct config *c);
 
 /* contactPoints[i] of a cluster, split. `i` must be below count; the entry was checked when it was read. */
 struct config_endpoint config_endpoint(const struct config_cluster *cluster, size_t i);
+
+/* connection.controlHosts[i], split. A port that it does not name is the origin's. */
+struct config_endpoint config_control_host(const struct config *c, size_t i);
+
+/* Whether the key has a value from anywhere but the defaults. */
+bool config_is_set(const struct config *c, const char *path);
 
 /* "observe", …; NULL outside the enum. */
 const char *config_phase_name(int phase);

@@ -9,6 +9,7 @@
 
 #include "control/config_table.h"
 #include "control/scope_config.h"
+#include "net/mode.h"
 #include "net/tls_context.h"
 
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
@@ -32,7 +33,7 @@ static bool any_address(const char *text)
 	return !strcmp(text, "0.0.0.0") || !strcmp(text, "::");
 }
 
-static bool set_explicitly(const struct config *c, const char *path)
+bool config_is_set(const struct config *c, const char *path)
 {
 	return c->source[config_key_find(path, strlen(path))].rank != CONFIG_FROM_DEFAULT;
 }
@@ -192,7 +193,7 @@ int config_check(const struct config *c, struct error *error)
 		    "auth.client any needs auth.mode configured: with passthrough the origin decides");
 	/* Asked for by name it must be possible; in document mode a cluster without authentication needs no
 	 * role. */
-	if (c->auth.mode == AUTH_CONFIGURED && set_explicitly(c, "auth.mode") && !*c->origin.username)
+	if (c->auth.mode == AUTH_CONFIGURED && config_is_set(c, "auth.mode") && !*c->origin.username)
 		return error_set(error, -EINVAL,
 				 "auth.mode configured needs origin.username (SOURCE_USERNAME)");
 	if (*c->migration.service_host && !c->migration.service_port)
@@ -205,6 +206,12 @@ int config_check(const struct config *c, struct error *error)
 		    error, -EINVAL,
 		    "migration.serviceHost (MIGRATION_SERVICE_HOSTNAME) is set without migration.proxyPort "
 		    "(PROXY_PORT): the service could not send its Start");
+	if (c->connection.overrides.count > MODE_RULES_MAX)
+		return error_set(error, -EINVAL, "connection.overrides has %zu entries; allowed: at most %u", c->connection.overrides.count,
+				 MODE_RULES_MAX);
+	if (c->connection.control_hosts.count && *c->origin.bundle)
+		return error_set(error, -EINVAL, "connection.controlHosts is set, but the nodes of the origin are reached through the proxy of its "
+						 "secureConnectBundle; allowed: one of the two");
 	if (c->limits.session_requests > c->limits.requests_in_flight)
 		return error_set(error, -EINVAL,
 				 "limits.sessionRequests (%u) is above limits.requestsInFlight (%u)",

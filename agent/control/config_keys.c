@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "cql/scope.h"
+#include "net/mode.h"
 #include "net/tls_context.h"
 
 static const struct config_name acceleration_names[] = {
@@ -40,6 +41,8 @@ static const struct config_name topology_names[] = {
     {"freeze", TOPOLOGY_FREEZE}, {"target", TOPOLOGY_TARGET}, {NULL, 0}};
 static const struct config_name acknowledgement_names[] = {
     {"journal", ACKNOWLEDGE_JOURNAL}, {"both", ACKNOWLEDGE_BOTH}, {NULL, 0}};
+static const struct config_name mode_names[] = {
+    {"auto", MODE_AUTO}, {"direct", MODE_DIRECT}, {"proxy", MODE_PROXY}, {NULL, 0}};
 static const struct config_name log_names[] = {
     {"error", LOG_ERROR}, {"warn", LOG_WARN}, {"info", LOG_INFO}, {"debug", LOG_DEBUG}, {NULL, 0}};
 /* Drain, cutover and rollback are moves between states: nothing can start there. */
@@ -240,6 +243,15 @@ static const char *valid_rename(const char *value)
 	return scope_read_rename(value, &rename) == 0 ? NULL : "is not keyspace=name or keyspace.table=name, without quotes";
 }
 
+/* What it says is wrong is the middle of a sentence, as a validator's text has to be. */
+static const char *valid_override(const char *value)
+{
+	static _Thread_local struct error why;
+	struct mode_rule rule;
+
+	return mode_rule_parse(value, &rule, &why) < 0 ? why.text : NULL;
+}
+
 #define AT(field) offsetof(struct config, field)
 #define STRING(path, field, standard, valid, allowed, help)                                       \
 	{                                                                                         \
@@ -360,6 +372,19 @@ const struct config_key config_keys[] = {
 	 "The same in finish; target = straight to the target where it needs no translation"),
     NUMBER("intercept.graceMillis", intercept.grace_millis, "10000", 0, 600000,
 	   "How long onAgentDown grace stays closed"),
+
+    ENUM("connection.mode", connection.mode, "auto", mode_names,
+	 "auto = straight to a node, through a control host where that fails; direct = never through another; proxy = always"),
+    LIST("connection.overrides", connection.overrides, valid_override, "address[/bits][:port]=mode",
+	 "Other modes for some destinations; the longest prefix decides"),
+    LIST("connection.controlHosts", connection.control_hosts, valid_endpoint, "hosts, each with :port if it differs",
+	 "Who stands in for nodes of the origin; empty = the node that the client reached last, then origin.contactPoints"),
+    NUMBER("connection.firstTimeoutMillis", connection.first_timeout_millis, "1500", 10, 60000,
+	   "How long a client waits for a node while a control host could stand in"),
+    NUMBER("connection.probeMillis", connection.probe_millis, "10000", 100, 3600000,
+	   "How long after a failure a node is tried again; doubled each time, up to 30 times as much"),
+    BOOL("connection.whileObserving", connection.while_observing, "false",
+	 "Connections go through the agent in phase observe as well, so that the modes apply; else they are left alone there"),
 
     NUMBER("workers", workers, "0", 0, 16, "Worker threads; 0 = half of the cores, from 1 to 4"),
 

@@ -81,6 +81,19 @@ static int listen_addresses(const struct config *c, struct relay_options *o, str
 	return 0;
 }
 
+static void reach_options_from(const struct config *c, struct reach_options *o)
+{
+	struct error error;
+
+	o->mode = (enum connection_mode)c->connection.mode;
+	o->mode_named = config_is_set(c, "connection.mode");
+	o->first_ms = c->connection.first_timeout_millis;
+	o->probe_ms = c->connection.probe_millis;
+	for (size_t i = 0; i < c->connection.overrides.count && o->rule_count < MODE_RULES_MAX; i++)
+		if (mode_rule_parse(c->connection.overrides.item[i], &o->rules[o->rule_count], &error) == 0)
+			o->rule_count++;
+}
+
 static int relay_options_from(const struct config *c, struct clusters *clusters, struct relay_options *o, struct error *error)
 {
 	int r = clusters_open(clusters, c, o, error);
@@ -94,6 +107,7 @@ static int relay_options_from(const struct config *c, struct clusters *clusters,
 	o->frame_max = (uint32_t)c->limits.frame_bytes;
 	o->dial_timeout_ms = c->limits.dial_timeout_millis;
 	o->stop_ms = c->limits.stop_millis;
+	reach_options_from(c, &o->reach);
 	o->configured_auth = c->auth.mode == AUTH_CONFIGURED;
 	o->any_client = c->auth.client == AUTH_CLIENT_ANY;
 	o->kernel_direct = c->intercept.on_agent_down[CONFIG_PHASE_FINISH] == AGENT_DOWN_TARGET;

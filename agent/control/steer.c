@@ -35,6 +35,7 @@ int steer_open(struct node *n, struct error *error)
 		.cgroup_count = c->intercept.cgroups.count,
 		.acceleration = (enum intercept_acceleration)c->intercept.acceleration,
 		.workers = config_workers(c),
+		.observe_relays = c->connection.while_observing,
 		.takeover = n->takeover != NULL,
 		.grace_ms = grace_ms(c),
 		.phase = (enum intercept_phase)(c->migration.complete ? PHASE_FINISH : c->phase.initial),

@@ -193,6 +193,7 @@ static struct lane *replica_lane(struct lanes *l, const struct lane_request *r, 
 			return control_lane(l);
 		switch (routes_choose(l->routes, node)) {
 		case WAY_REPLICA:
+		case WAY_TRY:
 		case WAY_WAIT:
 			if (!dead(lane))
 				return lane;

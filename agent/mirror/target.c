@@ -69,7 +69,7 @@ static void lost_because(struct target *t, const char *reason)
 	t->state = t->freeing ? TARGET_CLOSED : TARGET_DOWN;
 	t->next_dial_ns = clock_now_ns() + (uint64_t)t->backoff_ms * 1000000u;
 	t->backoff_ms = t->backoff_ms * 2 < BACKOFF_MAX_MS ? t->backoff_ms * 2 : BACKOFF_MAX_MS;
-	dial_cancel(t->dial);
+	reach_cancel(t->dial);
 	t->dial = NULL;
 	if (t->conn_live)
 		conn_close(&t->conn);
@@ -454,12 +454,13 @@ static void on_closed(struct conn *c)
 static const struct conn_ops ops = {
 	.readable = on_readable, .drained = on_drained, .failed = on_failed, .closed = on_closed};
 
-static void on_dialled(void *context, struct dial_result *result)
+static void on_dialled(void *context, struct dial_result *result, const struct addr *address)
 {
 	struct target *t = context;
 	struct worker *w = t->dispatch->worker;
 
 	t->dial = NULL;
+	t->address = *address;
 	w->turn_ns = clock_now_ns();
 	if (result->error == 0 && conn_init(&t->conn, &w->loop, result->stream, &ops, t) < 0) {
 		stream_close(&result->stream);
@@ -496,13 +497,14 @@ void target_tick(struct target *t, uint64_t now_ns)
 			t->out = malloc(OUT_SIZE);
 		if (!t->out)
 			return;
-		struct endpoint to;
+		const struct cluster *c = cluster_of(t);
+		struct reach_want want = {.side = t->dispatch->side, .turn = t->node};
 
-		cluster_endpoint(cluster_of(t), t->node, &to);
-		t->address = to.addr;
+		if (!c->sni)
+			want.replica = c->nodes[t->node];
+		t->address = want.replica;
 		t->state = TARGET_DIALING;
-		t->dial = dial_start(&w->loop, &to, w->relay->options.mark, w->relay->options.dial_timeout_ms,
-				     on_dialled, t);
+		t->dial = reach_dial(w->reach, &want, on_dialled, t);
 		if (!t->dial)
 			lost(t, -ENOMEM);
 	} else if (t->conn_live && t->state != TARGET_DOWN) {

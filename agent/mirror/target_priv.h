@@ -3,8 +3,8 @@
 #pragma once
 #include "mirror/target.h"
 #include "net/conn.h"
-#include "net/dial.h"
 #include "relay/input.h"
+#include "relay/reach.h"
 
 #define TARGET_MAGIC 0x7A26E7C0u
 #define STREAMS (DISPATCH_WINDOW + 64) /* some for PREPARE, USE and pings */
@@ -33,7 +33,7 @@ struct target {
 	struct addr address; /* that was dialled last */
 	uint8_t version;
 	bool segments, conn_live, freeing, warned, repeat; /* repeat: it was up before; what it may have forgotten is sent again */
-	struct dial *dial;
+	struct reach_dial *dial;
 	struct conn conn;
 	struct input in, plain; /* bytes as received; envelopes out of segments */
 	uint32_t backoff_ms, inflight, prepares;

@@ -67,20 +67,32 @@ static int split(const char *text, uint16_t default_port, char *host, size_t siz
 
 int addr_resolve(const char *text, uint16_t default_port, struct addr *ret, struct error *error)
 {
+	int r = addr_resolve_all(text, default_port, ret, 1, error);
+
+	return r < 0 ? r : 0;
+}
+
+int addr_resolve_all(const char *text, uint16_t default_port, struct addr *ret, unsigned max, struct error *error)
+{
 	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
 	char host[256];
 	uint16_t port;
+	int count = 0;
 
 	if (split(text, default_port, host, sizeof(host), &port) < 0)
 		return error_set(error, -EINVAL, "\"%s\" is not an address; write host, host:port or [ipv6]:port", text);
 	int r = getaddrinfo(host, NULL, &hints, &list);
 	if (r != 0)
 		return error_set(error, -EHOSTUNREACH, "cannot look up \"%s\": %s", host, gai_strerror(r));
-	memset(ret, 0, sizeof(*ret));
-	memcpy(&ret->storage, list->ai_addr, list->ai_addrlen);
-	addr_set_port(ret, port);
+	for (const struct addrinfo *one = list; one && (unsigned)count < max; one = one->ai_next) {
+		struct addr *to = &ret[count++];
+
+		memset(to, 0, sizeof(*to));
+		memcpy(&to->storage, one->ai_addr, one->ai_addrlen);
+		addr_set_port(to, port);
+	}
 	freeaddrinfo(list);
-	return 0;
+	return count;
 }
 
 bool addr_equal(const struct addr *a, const struct addr *b)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a connection to a cluster's node, without blocking, within a time limit: TCP and, where the endpoint says so, the TLS
- * handshake. Here is also where a connection mode (which host stands in for an unreachable replica) belongs.
+ * handshake. Which host stands in for an unreachable replica is relay/reach.h's matter.
  */
 #pragma once
 #include <stdint.h>

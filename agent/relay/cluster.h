@@ -18,6 +18,8 @@ struct cluster {
 	    *server_name; /* whom every certificate has to be for; "" or NULL = the host that is dialled */
 	char names[RELAY_NODES_MAX]
 		  [ENDPOINT_NAME]; /* of the contact points that are names; "" = an address */
+	unsigned control_count; /* so many of the nodes, the last ones, are hosts that stand in for those that
+				   cannot be reached (connection.controlHosts) */
 	struct sni *sni;	   /* the nodes are behind a proxy; NULL = dialled by address */
 };
 

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "relay/prepared.h"
+#include "relay/reach.h"
 #include "relay/retire.h"
 #include "relay/topology.h"
 #include "relay/worker.h"
@@ -58,7 +59,8 @@ int relay_start(struct relay *r, const struct tap_ops *tap, void *mirror, struct
 	r->mirror = mirror;
 	r->prepared = prepared_map_new();
 	r->topology = topology_store_new();
-	if (!r->prepared || !r->topology)
+	r->reach = reach_new(&r->options);
+	if (!r->prepared || !r->topology || !r->reach)
 		return error_set(error, -ENOMEM, "out of memory");
 	if (scope_renames(r->options.scope))
 		prepared_map_apart(r->prepared);
@@ -177,6 +179,7 @@ void relay_done(struct relay *r)
 	r->worker_count = 0;
 	prepared_map_free(r->prepared);
 	topology_store_free(r->topology);
+	reach_free(r->reach);
 	retirement_free(r->retirement);
 	r->retirement = NULL;
 }

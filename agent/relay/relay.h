@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "net/addr.h"
+#include "net/mode.h"
 #include "relay/cluster.h"
 
 enum side { ORIGIN, TARGET, SIDES };
@@ -41,6 +42,7 @@ struct prepared_map;
 struct topology_store;
 struct retirement;
 struct scope;
+struct reach;
 
 /* What new requests are to be done with. Workers get it by message, so that all requests of a turn see the same. */
 struct course {
@@ -58,6 +60,16 @@ struct relay_listener {
 	bool intercepted;
 };
 
+/* How nodes are reached: relay/reach.h. */
+struct reach_options {
+	enum connection_mode mode;
+	bool mode_named;     /* somebody chose it: it holds behind an SNI proxy, too */
+	unsigned rule_count; /* of those, the longest prefix beats the mode */
+	struct mode_rule rules[MODE_RULES_MAX];
+	unsigned first_ms;   /* how long clients wait for a replica while there is another way; 0 = the default */
+	unsigned probe_ms;   /* a replica that could not be reached is tried again so much later, then ever more rarely; 0 = the default */
+};
+
 struct relay_options {
 	unsigned workers;
 	struct addr explicit_listen; /* AF_UNSPEC = off: for clients that are pointed at the agent */
@@ -70,6 +82,7 @@ struct relay_options {
 	uint32_t session_requests_max; /* in flight on one session */
 	uint32_t frame_max;            /* bytes of a request's body */
 	unsigned dial_timeout_ms, stop_ms;
+	struct reach_options reach;
 	bool configured_auth;          /* else the client's own handshake is passed through */
 	bool any_client;               /* configured_auth: do not compare the client's credentials */
 	bool acknowledge_both;         /* a write's answer waits for the other cluster, as the tap says (held.h) */
@@ -91,6 +104,7 @@ struct relay {
 	_Atomic uint8_t version_cap; /* highest protocol version that new sessions may speak; 0 = no cap */
 	struct prepared_map *prepared;
 	struct topology_store *topology;
+	struct reach *reach;
 	const struct tap_ops *tap;
 	void *mirror;                /* the tap's shared state */
 	struct retirement *retirement; /* NULL = nothing is being retired; retire.c */

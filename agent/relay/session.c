@@ -516,6 +516,7 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 	s->opened_ns = w->turn_ns;
 	s->slot = origin.slot;
 	s->cookie = origin.client_cookie;
+	s->client_group = origin.cgroup_id;
 	if (intercepted)
 		memcpy(&s->destination.storage, &origin.destination, sizeof(origin.destination));
 	else if (r->options.cluster[ORIGIN].node_count)

@@ -17,11 +17,11 @@
 #pragma once
 #include "intercept/intercept.h"
 #include "net/conn.h"
-#include "net/dial.h"
 #include "cql/compress.h"
 #include "relay/inflight.h"
 #include "relay/input.h"
 #include "relay/prepared.h"
+#include "relay/reach.h"
 #include "relay/worker.h"
 
 enum session_state { SESSION_CONNECTING, SESSION_HANDSHAKE, SESSION_OPEN, SESSION_OPAQUE, SESSION_ORPHAN, SESSION_CLOSING, SESSION_STATES };
@@ -51,11 +51,12 @@ struct upstream {
 	bool ends_request;   /* the body that is passing ends the request `passing_stream` */
 	bool blocked;        /* bytes in `in` wait for the end of the other side's answer */
 	bool rebind;         /* bound to a keyspace that the session has left: closed once it is quiet, and opened again when needed */
+	bool heard;          /* a byte has come on the connection */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
 	int16_t passing_stream;
 	uint32_t inflight;
 	uint64_t passing;    /* body bytes of the current answer still to come */
-	struct dial *dial;
+	struct reach_dial *dial;
 	struct conn conn;
 	struct input in;
 	struct assembly in_large; /* an answer that must be seen whole and fills several segments */
@@ -91,6 +92,7 @@ struct session {
 	struct inflight_table inflight;
 	struct upstream up[SIDES];
 	struct addr peer, destination;
+	uint64_t client_group;          /* the client's cgroup; 0 = unknown, it is not intercepted */
 	struct intercept_slot *slot;
 	uint64_t cookie;
 	/* The client's handshake, kept for the other side. */

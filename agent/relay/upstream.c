@@ -130,7 +130,7 @@ void relay_durable(struct worker *w, uint64_t number)
 void upstream_close(struct upstream *u)
 {
 	forget_corked(u);
-	dial_cancel(u->dial);
+	reach_cancel(u->dial);
 	u->dial = NULL;
 	u->state = u->conn_live ? UP_CLOSED : UP_ABSENT;
 	if (u->conn_live)
@@ -187,6 +187,9 @@ static void lost(struct upstream *u, int error)
 		return;
 	if (u->conn_live && stream_reason(&u->conn.stream))
 		refused(u, stream_reason(&u->conn.stream));
+	/* Whoever stands between us and a node takes connections that it cannot pass on. */
+	if (u->conn_live && !u->heard && (u->state == UP_READY || u->state == UP_REPLAY) && s->state == SESSION_HANDSHAKE)
+		reach_doubt(s->worker->reach, u->side, &u->address);
 	if (u->side == s->primary || s->streaming == (int)u->side || s->state == SESSION_ORPHAN) {
 		session_close(s, CLOSE_UPSTREAM);
 		return;
@@ -299,6 +302,7 @@ void upstream_readable(struct conn *c)
 		lost(u, (int)n);
 		return;
 	}
+	u->heard = true;
 	metric_add(w->metrics, METRIC_CLIENT_BYTES_OUT, (uint64_t)n);
 	if (u->in.data)
 		n = (ssize_t)(u->in.have += (size_t)n);
@@ -321,15 +325,16 @@ static void note_tls(struct upstream *u)
 }
 
 /* The other side is ready: whoever waited for it goes on. */
-static void on_dialled(void *context, struct dial_result *result)
+static void on_dialled(void *context, struct dial_result *result, const struct addr *address)
 {
 	struct upstream *u = context;
 	struct session *s = u->session;
 	struct worker *w = s->worker;
-	char text[ADDR_TEXT_MAX];
+	char text[ADDR_TEXT_MAX], line[512];
 	bool replay = u->state == UP_REPLAY;
 
 	u->dial = NULL;
+	u->address = *address;
 	w->turn_ns = clock_now_ns();
 	if (result->error == 0 && conn_init(&u->conn, &w->loop, result->stream, &ops, u) < 0) {
 		stream_close(&result->stream);
@@ -339,7 +344,8 @@ static void on_dialled(void *context, struct dial_result *result)
 		metric_add(w->metrics, METRIC_DIAL_FAILED, 1);
 		if (result->error == -EKEYREJECTED || result->error == -EPROTO)
 			metric_add(w->metrics, METRIC_TLS_FAILED_CLUSTER, 1);
-		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text), result->reason);
+		log_warn("relay", "cannot reach %s %s: %s", side_name(u->side), addr_format(&u->address, text),
+			 mode_line(result->reason, line, sizeof(line)));
 		u->state = UP_ABSENT;
 		u->failed = true;
 		if (s->state == SESSION_CONNECTING) {
@@ -358,6 +364,7 @@ static void on_dialled(void *context, struct dial_result *result)
 	metric_add(w->metrics, METRIC_DIAL_OK, 1);
 	metric_add(w->metrics, upstream_metric[u->side], 1);
 	u->conn_live = true;
+	u->heard = false;
 	u->segments = false;
 	note_tls(u);
 	if (replay) {
@@ -376,24 +383,22 @@ void upstream_open(struct session *s, enum side side, bool replay)
 	struct worker *w = s->worker;
 	struct upstream *u = &s->up[side];
 	const struct cluster *cluster = &w->relay->options.cluster[side];
-	struct endpoint to = {0};
+	struct reach_want want = {.side = side, .client = s->client_group, .from = s->peer, .passes_tls = s->tls_passes};
 
 	if (u->state != UP_ABSENT || u->conn_live)
 		return;
 	if (side == ORIGIN && !cluster->sni)
-		cluster_endpoint_at(cluster, &s->destination, &to);
-	else if (cluster->node_count) /* behind a proxy there may be more by now */
-		cluster_endpoint(cluster, cluster->sni ? w->next_node[side]++ : w->next_node[side]++ % cluster->node_count, &to);
-	if (s->tls_passes)
-		to.tls = NULL; /* the client and the cluster speak it with each other */
-	u->address = to.addr;
+		want.replica = s->destination;
+	else if (cluster->node_count && !cluster->sni)
+		want.replica = cluster->nodes[w->next_node[side] % cluster->node_count];
+	want.turn = w->next_node[side]; /* behind a proxy there may be more nodes by now */
+	if (side != ORIGIN || s->intercepted || cluster->sni)
+		w->next_node[side]++; /* else it has had its turn as the destination */
+	u->address = want.replica;
 	u->state = replay ? UP_REPLAY : UP_DIALING;
 	u->failed = false;
 	u->passing = 0;
-	u->dial = u->address.sa.sa_family == AF_UNSPEC
-			  ? NULL
-			  : dial_start(&w->loop, &to, w->relay->options.mark, w->relay->options.dial_timeout_ms,
-				       on_dialled, u);
+	u->dial = cluster->node_count || want.replica.sa.sa_family != AF_UNSPEC ? reach_dial(w->reach, &want, on_dialled, u) : NULL;
 	if (!u->dial) {
 		u->state = UP_ABSENT;
 		if (side == s->primary)

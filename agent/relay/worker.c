@@ -11,6 +11,7 @@
 #include "base/magic.h"
 #include "net/listener.h"
 #include "relay/instants.h"
+#include "relay/reach.h"
 #include "relay/retire.h"
 #include "relay/session.h"
 #include "relay/tap.h"
@@ -199,6 +200,8 @@ static void on_tick(uv_timer_t *timer)
 	retire_some(w, TICK_MS);
 	worker_warm(w);
 	gap_hand_over(w->gap);
+	if (w->index == 0)
+		reach_seat_tick(w->reach, w->turn_ns);
 	if (w->stopping)
 		worker_settled(w);
 }
@@ -261,6 +264,7 @@ static void loop_end(struct worker *w)
 	if (w->relay->tap)
 		w->relay->tap->close(w->tap);
 	gap_hand_over(w->gap);
+	reach_seat_close(w->reach);
 	uv_close((uv_handle_t *)&w->tick, NULL);
 	uv_close((uv_handle_t *)&w->moment, NULL);
 	uv_close((uv_handle_t *)&w->beat, NULL);
@@ -421,8 +425,12 @@ static struct worker *worker_alloc(struct relay *r, unsigned index)
 	w->prepared = prepared_cache_new(r->prepared);
 	w->instants = instants_new(index);
 	w->gap = gap_new();
-	if (w->rx && w->metrics && w->prepared && w->instants && w->gap && uv_loop_init(&w->loop) == 0)
-		return w;
+	if (w->rx && w->metrics && w->prepared && w->instants && w->gap && uv_loop_init(&w->loop) == 0) {
+		w->reach = reach_seat_new(r->reach, &w->loop, w->metrics);
+		if (w->reach)
+			return w;
+		uv_loop_close(&w->loop);
+	}
 	prepared_cache_free(w->prepared);
 	instants_free(w->instants);
 	gap_free(w->gap);
@@ -501,6 +509,7 @@ void worker_free(struct worker *w)
 	prepared_cache_free(w->prepared);
 	instants_free(w->instants);
 	gap_free(w->gap);
+	reach_seat_free(w->reach);
 	metrics_unregister(w->metrics);
 	pthread_mutex_destroy(&w->inbox_lock);
 	free(w->metrics);

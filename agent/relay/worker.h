@@ -20,6 +20,7 @@
 
 struct session;
 struct message;
+struct reach_seat;
 
 enum emit_to { EMIT_ORIGIN, EMIT_TARGET, EMIT_CLIENT, EMITS };
 
@@ -43,6 +44,7 @@ struct worker {
 	uint32_t samples;
 	uint64_t turn_ns;       /* CLOCK_MONOTONIC, taken once for each batch of input */
 	uint32_t next_node[SIDES];
+	struct reach_seat *reach; /* where its connections to clusters are dialled */
 	struct prepared_cache *prepared;
 	struct instants *instants; /* values in place of now() and the like */
 	void *tap;

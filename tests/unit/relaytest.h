@@ -180,6 +180,7 @@ static struct mirror mirror;
 static size_t small_budget; /* 0 = enough */
 static unsigned retain_ms;
 static uint64_t acknowledge_ns; /* 0 = acknowledgement: journal */
+static struct reach_options reach_options; /* of the agents that are started from here on */
 static const char *state_directory = ""; /* of the mirror: where its journal is */
 
 static inline void agent_start(unsigned workers, const struct course *course)
@@ -188,7 +189,7 @@ static inline void agent_start(unsigned workers, const struct course *course)
 
 	memset(&relay, 0, sizeof(relay));
 	relay.options = (struct relay_options){.workers = workers, .sessions_max = 100, .requests_max = 1000, .session_requests_max = 100,
-					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true,
+					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true, .reach = reach_options,
 					       .acknowledge_both = acknowledge_ns != 0,
 					       .state_directory = ""};
 	relay.options.explicit_listen.in.sin_family = AF_INET;

@@ -40,7 +40,7 @@ static const struct {
      "c.yaml:2: unknown key 'listen.zzzzzzzzz'; allowed in listen: address, port, agentAddress, "
      "agentAddress6, agentPort, tls"},
     {"unknown section", "\n\nxyzxyzxyz:\n  a: 1\n",
-     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, workers, limits, mirror, journal, rowSync, auth, "
+     "c.yaml:3: unknown key 'xyzxyzxyz'; allowed: origin, target, listen, intercept, connection, workers, limits, mirror, journal, rowSync, auth, "
      "ddl, topology, "
      "acknowledgement, state, admin, takeover, http, log, phase, migration"},
     {"case matters", "origin:\n  contactpoints: [a]\n",
@@ -359,6 +359,7 @@ static void test_every_key_by_env(void **state)
 			 : strstr(key->path, "consistency")	 ? "ONE"
 			 : !strcmp(key->path, "mirror.rename")	 ? "shop=store,shop.orders=sales"
 			 : !strncmp(key->path, "mirror.", 7)	 ? "shop,crm.people,hr.*"
+			 : strstr(key->path, "overrides")	 ? "10.0.0.0/8=proxy,[fd00::/16]:9042=direct"
 			 : !strcmp(key->path, "intercept.watch") ? "10.0.0.0/8"
 								 : "/x");
 		if (!strcmp(key->path, "origin.contactPoints") || !strcmp(key->path, "target.contactPoints"))

@@ -79,14 +79,14 @@ static void test_auto_mode_fallback(void **state)
 	(void)state;
 	verdicts_init(&v, MODE_AUTO);
 	/* One caller tries it; however many others come meanwhile wait for that. */
-	assert_int_equal(verdicts_choose(&v, &one, 0), WAY_REPLICA);
+	assert_int_equal(verdicts_choose(&v, &one, 0), WAY_TRY);
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(verdicts_choose(&v, &one, 0), WAY_WAIT);
 	say = verdicts_failed(&v, &one, -ETIMEDOUT, SECOND);
 	assert_true(say.warn && say.audit);
 	assert_int_equal(verdicts_choose(&v, &one, 2 * SECOND), WAY_CONTROL);
 	/* The warning comes once, the audit line for each replica. */
-	assert_int_equal(verdicts_choose(&v, &two, SECOND), WAY_REPLICA);
+	assert_int_equal(verdicts_choose(&v, &two, SECOND), WAY_TRY);
 	say = verdicts_failed(&v, &two, -ECONNREFUSED, SECOND);
 	assert_true(!say.warn && say.audit);
 	say = verdicts_failed(&v, &two, -ECONNREFUSED, SECOND);
@@ -151,14 +151,89 @@ static void test_more_replicas_than_are_remembered(void **state)
 	verdicts_init(&v, MODE_AUTO);
 	for (unsigned i = 0; i < VERDICTS_MAX; i++) {
 		a = replica(i);
-		assert_int_equal(verdicts_choose(&v, &a, 0), WAY_REPLICA);
+		assert_int_equal(verdicts_choose(&v, &a, i), WAY_TRY);
 	}
+	/* Each is being tried: none can go, a further one is just dialled. */
 	a = replica(VERDICTS_MAX);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(verdicts_choose(&v, &a, 0), WAY_REPLICA);
 		verdicts_failed(&v, &a, -ETIMEDOUT, 0);
 	}
 	assert_int_equal(v.count, VERDICTS_MAX);
+	/* Of those that are known, the one goes that nobody has asked for longest. */
+	for (unsigned i = 5; i < 8; i++) {
+		struct addr known = replica(i);
+
+		verdicts_reached(&v, &known);
+	}
+	assert_int_equal(verdicts_choose(&v, &a, 5000), WAY_TRY);
+	assert_int_equal(v.count, VERDICTS_MAX);
+	a = replica(5);
+	assert_null(verdicts_find(&v, &a));
+	a = replica(6);
+	assert_non_null(verdicts_find(&v, &a));
+}
+
+/* A replica that answered comes to nothing: one finds out, the others take the control host meanwhile. */
+static void test_doubt(void **state)
+{
+	static struct verdicts v;
+	struct addr a = replica(1), due;
+
+	(void)state;
+	verdicts_init(&v, MODE_AUTO);
+	assert_false(verdicts_doubt(&v, &a)); /* nothing is known of it */
+	assert_int_equal(verdicts_choose(&v, &a, 0), WAY_TRY);
+	assert_false(verdicts_doubt(&v, &a)); /* somebody finds out already */
+	verdicts_reached(&v, &a);
+	assert_true(verdicts_doubt(&v, &a));
+	assert_false(verdicts_doubt(&v, &a));
+	assert_int_equal(verdicts_choose(&v, &a, 0), WAY_CONTROL);
+	verdicts_failed(&v, &a, -ECONNREFUSED, 0);
+	assert_false(verdicts_doubt(&v, &a));
+	assert_false(verdicts_due(&v, VERDICT_RETRY_NS - 1, &due));
+	assert_true(verdicts_due(&v, VERDICT_RETRY_NS, &due));
+	assert_true(addr_equal(&due, &a));
+	assert_false(verdicts_due(&v, VERDICT_RETRY_NS, &due)); /* once */
+	assert_true(verdicts_reached(&v, &a));
+	assert_int_equal(verdicts_choose(&v, &a, 0), WAY_REPLICA);
+}
+
+static void test_rules(void **state)
+{
+	static struct verdicts v;
+	static const struct {
+		const char *text;
+		bool good;
+	} cases[] = {{"10.0.0.0/8=proxy", true},   {"10.1.2.3=direct", true},	   {"10.1.2.3:9042=auto", true},
+		     {"fd00::/16=Proxy", true},	   {"[fd00::1/128]:9042=direct", true}, {"0.0.0.0/0=proxy", true},
+		     {"10.0.0.0/8", false},	   {"10.0.0.0/33=proxy", false},   {"10.0.0/8=proxy", false},
+		     {"=proxy", false},		   {"10.0.0.1=", false},	   {"10.0.0.1=never", false},
+		     {"10.0.0.1:0=proxy", false},  {"10.0.0.1:65536=proxy", false}, {"[10.0.0.1]:1=proxy", false},
+		     {"host=proxy", false},	   {"10.0.0.0/=proxy", false},	   {"10.0.0.0/-1=proxy", false},
+		     {"[fd00::1=proxy", false},	   {"", false},			   {"10.0.0.0/08x=proxy", false}};
+	static const struct {
+		unsigned last;
+		uint16_t port;
+		enum connection_mode mode;
+	} wanted[] = {{0x010203, 9042, MODE_DIRECT}, {0x010203, 9043, MODE_PROXY}, {0x7f0000, 9042, MODE_PROXY},
+		      {0x800000, 9042, MODE_AUTO},   {0x010000, 9042, MODE_AUTO},  {0x01ffff, 9042, MODE_AUTO}};
+	struct error error;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		assert_int_equal(mode_rule_parse(cases[i].text, &v.rules[0], &error), cases[i].good ? 0 : -EINVAL);
+	verdicts_init(&v, MODE_AUTO);
+	mode_rule_parse("10.0.0.0/9=proxy", &v.rules[v.rule_count++], &error);
+	mode_rule_parse("10.1.2.3:9042=direct", &v.rules[v.rule_count++], &error);
+	mode_rule_parse("10.1.0.0/16=auto", &v.rules[v.rule_count++], &error);
+	mode_rule_parse("10.1.2.3:9043=proxy", &v.rules[v.rule_count++], &error);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
+		struct addr a = replica(wanted[i].last);
+
+		addr_set_port(&a, wanted[i].port);
+		assert_int_equal(verdicts_mode(&v, &a), wanted[i].mode);
+	}
 }
 
 static void test_audit_line(void **state)
@@ -181,6 +256,8 @@ int main(void)
 	    cmocka_unit_test(test_probe_and_return),
 	    cmocka_unit_test(test_direct_mode_no_fallback),
 	    cmocka_unit_test(test_more_replicas_than_are_remembered),
+	    cmocka_unit_test(test_doubt),
+	    cmocka_unit_test(test_rules),
 	    cmocka_unit_test(test_audit_line),
 	};
 
