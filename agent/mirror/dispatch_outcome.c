@@ -109,6 +109,12 @@ static bool spent(const struct record *r, int32_t code)
 	return r->entry == ENTRY_COUNT && error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
 }
 
+/* A function that only one version has, a column of another type: what the statement has done may be possible all the same. */
+static bool not_understood(const struct record *r, int32_t code)
+{
+	return r->entry == ENTRY_WRITE && (code == CQL_INVALID || code == CQL_SYNTAX_ERROR);
+}
+
 void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 {
 	d->flying--;
@@ -116,6 +122,13 @@ void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 		bool unknown = error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
 
 		compare(d, r, unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : 0);
+		return;
+	}
+	if (not_understood(r, code)) {
+		r->refused = true;
+		r->last_error = code;
+		r->entry = ENTRY_ROWS;
+		compare(d, r, 0);
 		return;
 	}
 	if (spent(r, code)) {

@@ -40,6 +40,7 @@ struct record {
 	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */
 	bool once;                     /* ROWS, but to be sent as it is if that can be said to be for the first time: not when it has waited */
 	bool compared;                 /* once: and its rows are compared afterwards in any case */
+	bool refused;                  /* the other cluster does not understand the statement (last_error): its rows are compared instead */
 	bool lists_only;               /* ROWS: it was sent once, and has arrived */
 	uint32_t moment;               /* once: rowsync_moment() before it was */
 	bool counted;                  /* in the backlog's sizes by table (tables.h) */

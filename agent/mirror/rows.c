@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cql/request.h"
+#include "mirror/dispatch_priv.h"
 #include "mirror/missing.h"
 #include "mirror/rowsync.h"
 #include "mirror/scoped.h"
@@ -63,6 +64,13 @@ void rows_give_up(struct dispatch *d, struct record *r, int error)
 {
 	enum gap_cause cause = r->unknown ? GAP_UNKNOWN_OUTCOME : r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
 
+	if (r->refused) {
+		/* It is wanted as it is, once the other cluster has been mended: a dead letter. */
+		r->attempts = PERMANENT_ATTEMPTS;
+		d->flying++;
+		dispatch_failed(d, r, r->last_error);
+		return;
+	}
 	/* One line a second, as for dead letters. */
 	d->rows_untold++;
 	if (d->worker->turn_ns - d->rows_told_ns > 1000000000u) {

@@ -15,7 +15,8 @@ struct rows_job;
 /* 0: it is on its way, and counts as flying. −EAGAIN: not now. Another −errno: there is no way (rows_give_up()). */
 int rows_submit(struct dispatch *d, struct record *r);
 
-/* Row sync cannot do it (`error`: as rowsync.h says): it goes on the ledger, and the log says why. */
+/* Row sync cannot do it (`error`: as rowsync.h says): it goes on the ledger, and the log says why; or becomes
+ * a dead letter, if it had been refused as it is. */
 void rows_give_up(struct dispatch *d, struct record *r, int error);
 
 /* The dispatch ends: its records are its own again, and nobody will tell of them (call it for each until NULL). */
