@@ -9,6 +9,7 @@
 #   make                build the binary              make V=1              show the commands
 #   make check          every test that fits CI       make SAN=address,undefined   sanitizer build in build/san-…
 #   make demo           the whole story, real clusters
+#   make drivers        real drivers of seven languages through all phases: docs/compatibility.md
 #   make bench          BENCH=quick | full | journal | copy
 #   make fuzz           FUZZ_SECONDS=60 for each target
 #   make soak           every e2e test, the long ones too (docs/testing.md)
@@ -128,7 +129,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(PURE_SRC)
 
 -include $(AGENT_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(BPF_OBJ:.o=.d) $(wildcard $(BUILD)/tests/*/*.d)
 
-.PHONY: tests unit check demo bench fuzz soak deps lint clean install
+.PHONY: tests unit check drivers demo bench fuzz soak deps lint clean install
 tests: $(BIN) $(UNIT_BIN) $(BPFT_BIN) $(BENCH_BIN) $(REPLAY_BIN)
 
 deps:
@@ -141,6 +142,12 @@ check:
 	@tests/lab/deps.sh
 	@$(MAKE) --no-print-directory -j2 tests
 	@tests/check.sh $(BUILD)
+
+drivers:
+	@tests/lab/deps.sh
+	@tests/drivers/build.sh
+	@$(MAKE) --no-print-directory -j2 all
+	@LAB_ORIGINS=2 tests/e2e/run.sh $(BUILD) test_drivers.py
 
 demo:
 	@tests/lab/deps.sh

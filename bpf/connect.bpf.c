@@ -55,6 +55,7 @@ static __always_inline void connect_decide(const struct settings *s, const struc
 	struct heartbeat *beat = heartbeat_get();
 	struct listener_key listener_key = {.netns = s->agent_netns};
 	struct trip_key trip_key = {.netns = netns};
+	struct carried_key carried_key = {.pid = bpf_get_current_pid_tgid() >> 32};
 	struct listener *l;
 	struct trip *t;
 
@@ -62,6 +63,7 @@ static __always_inline void connect_decide(const struct settings *s, const struc
 	in.phase = s->phase;
 	in.observe_relays = s->observe_relays;
 	in.has_direct = ip == 4 ? s->targets4 : s->targets6;
+	in.carried = bpf_map_lookup_elem(&carried, &carried_key) != 0;
 	listener_key.port = ip == 4 ? agent->ip4.port : agent->ip6.port;
 	in.has_address = listener_key.port != 0;
 	in.now_ns = bpf_ktime_get_ns();
@@ -228,9 +230,20 @@ static __always_inline int connect_without_storage(const struct settings *s, int
 	return steer;
 }
 
+static __always_inline void connect_remember(const struct client *c)
+{
+	struct carried_key key = {.pid = c->pid};
+	struct carried value = {.connect_ns = c->connect_ns};
+
+	__builtin_memcpy(value.program, c->program, sizeof(value.program));
+	bpf_map_update_elem(&carried, &key, &value, BPF_ANY);
+}
+
 static __always_inline void connect_report(const struct client *c, const struct decision *d)
 {
 	connect_count(d);
+	if (d->verdict == VERDICT_REDIRECTED)
+		connect_remember(c);
 	/* Observed and bypassed ones are reported when they are established: only then is there a gap
 	 * (sockops.bpf.c). */
 	if (d->verdict == VERDICT_REDIRECTED)

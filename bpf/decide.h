@@ -10,10 +10,16 @@
  *   cutover       redirected     refused: a client that writes past us would write to the wrong side
  *   rollback      redirected     refused
  *   finish        direct where targets are known; else redirected   direct; else refused
+ *   finish, for a process that was redirected before
+ *                 redirected                                        refused for the grace, then direct; else refused
  *   any, with the kill switch off: bypassed
  *
  * Down is: its heartbeat ran out, its listener closed, redirecting failed twice in the caller's namespace, or
- * it has no address of the caller's family. No I/O, no maps, no clock: the caller brings all of that.
+ * it has no address of the caller's family.
+ *
+ * A process that was redirected has been shown the origin's nodes and the agent's paging states: a driver that finds
+ * another cluster's name behind a node that it knows gives that node up for good (Java's does). So it stays with the
+ * agent until it ends; only who comes later goes straight to the target. No I/O, no maps, no clock: the caller brings all of that.
  */
 #pragma once
 #include "abi.h"
@@ -23,6 +29,7 @@ struct decision_input {
 	enum steer_phase phase;
 	__u32 observe_relays;
 	__u32 has_direct;  /* a target node of this family is known */
+	__u32 carried;	   /* a connection of this process was redirected before */
 	__u32 has_address; /* the agent can be reached in this family */
 	__u64 now_ns;
 	__u64 boot; /* heartbeat.boot: 0 = no agent ever started */
@@ -75,7 +82,7 @@ static inline struct decision decide(const struct decision_input *in)
 		    CAUSE_SWITCHED_OFF; /* somebody wants it so; it is a gap all the same, and recorded */
 		return d;
 	}
-	if (in->phase == PHASE_IS_FINISH && in->has_direct) {
+	if (in->phase == PHASE_IS_FINISH && in->has_direct && !in->carried) {
 		d.verdict = VERDICT_DIRECT;
 		d.cause = CAUSE_FINISHED;
 		return d;
@@ -106,10 +113,16 @@ static inline struct decision decide(const struct decision_input *in)
 	case PHASE_IS_MIRROR:
 		d.verdict = in->now_ns - since < in->grace_ns ? VERDICT_REFUSED : VERDICT_BYPASSED;
 		break;
+	case PHASE_IS_FINISH:
+		d.verdict = VERDICT_REFUSED;
+		if (in->has_direct && in->now_ns - since >= in->grace_ns) {
+			d.verdict = VERDICT_DIRECT;
+			d.cause = CAUSE_FINISHED;
+		}
+		break;
 	case PHASE_IS_DRAIN:
 	case PHASE_IS_CUTOVER:
 	case PHASE_IS_ROLLBACK:
-	case PHASE_IS_FINISH:
 		d.verdict = VERDICT_REFUSED;
 		break;
 	default:

@@ -104,6 +104,13 @@ struct {
 } trips MAP;
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ABI_CARRIED);
+	__type(key, struct carried_key);
+	__type(value, struct carried);
+} carried MAP;
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ABI_LISTENERS);
 	__type(key, struct listener_key);

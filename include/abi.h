@@ -25,6 +25,7 @@
 #define ABI_BYPASSED 16384u /* beyond that: counted, but without an entry */
 #define ABI_STEERED 65536u  /* likewise */
 #define ABI_TRIPS 1024u
+#define ABI_CARRIED 16384u /* beyond that the processes that connected longest ago are forgotten */
 #define ABI_DIRECT 64u	   /* target nodes for kernel-direct, for each family */
 #define ABI_CREDITS 16384u /* accelerated connections; a power of two */
 #define ABI_SOCKS 65536u
@@ -222,6 +223,16 @@ struct trip {
 	__u64 since_ns; /* 0: not tripped */
 	__u64 until_ns;
 	__u64 boot; /* of the agent that could not be reached: a new one gets a new chance */
+};
+
+/* A process (thread group) of which a connection was redirected. The number may come again for another one: that one
+ * stays with the agent in phase finish as well, which is slower and nothing else. */
+struct carried_key {
+	__u32 pid;
+};
+struct carried {
+	__u64 connect_ns; /* its last one */
+	char program[16];
 };
 
 /* Sockets enrolled for sk_msg: key of the client's own and of the agent's end alike. The netns is part of it

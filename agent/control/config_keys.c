@@ -443,7 +443,7 @@ const struct config_key config_keys[] = {
 
     ENUM("ddl", ddl, "mirror", ddl_names, "CREATE, ALTER and DROP during the migration"),
     ENUM("topology", topology, "freeze", topology_names,
-	 "What system.local and system.peers show from cutover until finish: the origin as it was, or the "
+	 "What system.local and system.peers show from cutover on: the origin as it was, or the "
 	 "target"),
     ENUM("acknowledgement", acknowledgement, "journal", acknowledgement_names,
 	 "When a write is answered: journal = once the origin has it and the mirror has taken it over; both = once the target has it, too, or "

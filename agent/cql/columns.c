@@ -7,16 +7,65 @@
  * it and the reading recurses; width is bounded by the bytes that are there, since every element takes at
  * least two.
  */
-#include "cql/response.h"
+#define XXH_STATIC_LINKING_ONLY /* a hash's state on the stack */
+#include <xxhash.h>
 
+#include "cql/response.h"
 #include "cql/wire.h"
 
 /* Nobody declares types deeper than a handful; the limit is for hostile bytes. */
 #define OPTION_DEPTH_MAX 32
 
-static void skip_option(struct wire *w, unsigned depth)
+#define MARSHAL "org.apache.cassandra.db.marshal."
+
+/* What has a number of its own since v4 or v5 is told to older clients by its class. */
+static uint16_t custom_type(struct span class)
 {
+	static const struct {
+		const char *class;
+		uint16_t type;
+	} known[] = {
+		{MARSHAL "SimpleDateType", TYPE_DATE}, {MARSHAL "TimeType", TYPE_TIME},		{MARSHAL "ShortType", TYPE_SMALLINT},
+		{MARSHAL "ByteType", TYPE_TINYINT},    {MARSHAL "DurationType", TYPE_DURATION},
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (span_equal(class, span_text(known[i].class)))
+			return known[i].type;
+	return TYPE_CUSTOM;
+}
+
+/* A hash over bytes, of which those before `from` are in `state`. */
+struct option_hash {
+	XXH3_state_t state;
+	const uint8_t *from;
+};
+
+static void hash_until(struct option_hash *h, const uint8_t *end)
+{
+	XXH3_64bits_update(&h->state, h->from, (size_t)(end - h->from));
+	h->from = end;
+}
+
+/* A custom type that has a number goes into the hash as that number. */
+static void hash_custom(struct option_hash *h, const struct wire *w, size_t start, struct span class)
+{
+	uint16_t type = custom_type(class);
+	uint8_t number[2] = {(uint8_t)(type >> 8), (uint8_t)type};
+
+	if (w->error || type == TYPE_CUSTOM)
+		return;
+	hash_until(h, w->data + start);
+	XXH3_64bits_update(&h->state, number, sizeof(number));
+	h->from = w->data + w->at;
+}
+
+/* hash: NULL, or what the option's bytes are going into. */
+static void skip_option(struct wire *w, unsigned depth, struct option_hash *hash)
+{
+	size_t start = w->at;
 	uint16_t type = wire_short(w);
+	struct span class;
 	unsigned n = 0;
 
 	if (depth > OPTION_DEPTH_MAX) {
@@ -25,7 +74,9 @@ static void skip_option(struct wire *w, unsigned depth)
 	}
 	switch (type) {
 	case TYPE_CUSTOM:
-		wire_string(w);
+		class = wire_string(w);
+		if (hash)
+			hash_custom(hash, w, start, class);
 		return;
 	case TYPE_LIST:
 	case TYPE_SET:
@@ -39,7 +90,7 @@ static void skip_option(struct wire *w, unsigned depth)
 		wire_string(w);
 		for (n = wire_short(w); n && !w->error; n--) {
 			wire_string(w);
-			skip_option(w, depth + 1);
+			skip_option(w, depth + 1, hash);
 		}
 		return;
 	case TYPE_TUPLE:
@@ -51,7 +102,7 @@ static void skip_option(struct wire *w, unsigned depth)
 		return;
 	}
 	for (; n && !w->error; n--)
-		skip_option(w, depth + 1);
+		skip_option(w, depth + 1, hash);
 }
 
 /* Reads the same type from both, apart from the keyspace that a user type belongs to (it may have been
@@ -107,7 +158,7 @@ static void read_column(struct wire *w, const struct columns *c, struct column *
 	}
 	ret->name = wire_string(w);
 	size_t from = w->at;
-	skip_option(w, 0);
+	skip_option(w, 0, NULL);
 	if (w->error)
 		return;
 	ret->option = span_of(w->data + from, w->at - from);
@@ -206,6 +257,25 @@ bool columns_equal(struct columns a, struct columns b)
 			return false;
 	}
 	return more == 0;
+}
+
+uint64_t columns_hash(struct columns c)
+{
+	uint64_t hash = c.count;
+	struct option_hash h;
+	struct column column;
+	struct wire w;
+
+	while (column_next(&c, &column) > 0) {
+		hash = XXH3_64bits_withSeed(column.name.data, column.name.size, hash);
+		XXH3_64bits_reset_withSeed(&h.state, hash);
+		h.from = column.option.data;
+		w = wire_of(column.option);
+		skip_option(&w, 0, &h);
+		hash_until(&h, column.option.data + column.option.size);
+		hash = XXH3_64bits_digest(&h.state);
+	}
+	return hash;
 }
 
 int rows_parse(uint8_t version, struct span body, struct rows *ret)

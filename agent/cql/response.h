@@ -151,6 +151,9 @@ int result_prepared_parse(uint8_t version, struct span body, struct prepared_res
 /* Same column names, order and types. Keyspace and table names may differ (a rename), also a user type's. */
 bool columns_equal(struct columns a, struct columns b);
 
+/* Over names, order and types: the same for one table in every protocol version, as far as versions tell types differently. */
+uint64_t columns_hash(struct columns c);
+
 /* Rows of an answer to the agent's own queries. */
 struct rows {
 	struct columns columns;

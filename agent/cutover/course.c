@@ -55,7 +55,7 @@ struct course phase_course(enum phase p, bool freeze_topology)
 		[PHASE_DRAIN]    = {ORIGIN, true,  false, true,  false},
 		[PHASE_CUTOVER]  = {TARGET, true,  true,  false, false},
 		[PHASE_ROLLBACK] = {TARGET, true,  true,  true,  false},
-		[PHASE_FINISH]   = {TARGET, false, false, false, true},
+		[PHASE_FINISH]   = {TARGET, false, true,  false, true},
 	};
 	struct course c = table[p];
 

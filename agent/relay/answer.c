@@ -229,11 +229,10 @@ static int tag_page(struct session *s, struct answer *a, struct span body, size_
 static bool event_passes(const struct session *s, const struct upstream *u, struct span body)
 {
 	static const uint8_t schema[] = {0, 13, 'S', 'C', 'H', 'E', 'M', 'A', '_', 'C', 'H', 'A', 'N', 'G', 'E'};
-	const struct course *course = &s->worker->course;
 
 	if (u->side != s->primary)
 		return false;
-	if (u->side == ORIGIN || course->finished || !course->frozen)
+	if (u->side == ORIGIN || !session_frozen(s))
 		return true;
 	return body.size >= sizeof(schema) && memcmp(body.data, schema, sizeof(schema)) == 0;
 }

@@ -235,18 +235,6 @@ struct prepared *prepared_make(struct prepared_map *m, struct span text, const c
 	return p;
 }
 
-static uint64_t columns_hash(struct columns c)
-{
-	uint64_t h = c.count;
-	struct column column;
-
-	while (column_next(&c, &column) > 0) {
-		h = XXH3_64bits_withSeed(column.name.data, column.name.size, h);
-		h = XXH3_64bits_withSeed(column.option.data, column.option.size, h);
-	}
-	return h;
-}
-
 static void compare_sides(struct prepared *p)
 {
 	const struct prepared_remote *a = prepared_on(p, ORIGIN), *b = prepared_on(p, TARGET);

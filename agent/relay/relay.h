@@ -48,7 +48,7 @@ struct reach;
 struct course {
 	enum side primary;   /* who answers clients */
 	bool mirroring;      /* successful writes go to the other side as well */
-	bool frozen;         /* topology answers stay as the origin gave them */
+	bool frozen;         /* topology answers stay as the origin gave them; once finished, to intercepted clients only */
 	bool warm;           /* sessions open the other side in advance: a switch is near */
 	bool finished;       /* the origin is left for good: its connections close after a grace period */
 };

@@ -108,7 +108,7 @@ static bool send_register(struct upstream *u)
 
 	if (!s->reg.data)
 		return false;
-	if (u->side == TARGET && s->worker->course.frozen) {
+	if (u->side == TARGET && session_frozen(s)) {
 		ssize_t n = request_write_register(s->version, REPLAY_STREAM, schema_only, envelope, sizeof(envelope));
 
 		if (n > 0)

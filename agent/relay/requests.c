@@ -415,11 +415,11 @@ static enum verdict read_request(struct session *s, const struct frame_header *h
 	struct topology_question *question = NULL;
 	struct inflight *e;
 
-	if (a->topology != TOPOLOGY_NONE && !w->course.finished && w->relay->options.freeze_topology) {
+	if (a->topology != TOPOLOGY_NONE && (!w->course.finished || session_frozen(s)) && w->relay->options.freeze_topology) {
 		struct span text = a->slot ? span_of(a->slot->prepared->text, a->slot->prepared->text_size) : a->request.text;
 
 		question = topology_question_new(&s->destination, &a->request, text);
-		if (question && w->course.frozen && answer_topology(s, h->stream, question)) {
+		if (question && session_frozen(s) && answer_topology(s, h->stream, question)) {
 			topology_question_free(question);
 			return GONE_ON;
 		}
@@ -451,7 +451,7 @@ static enum side choose_side(const struct session *s, const struct analysis *a)
 		return s->primary;
 	if (a->request.params.flags & QUERY_PAGING_STATE)
 		return paging_is_target(a->request.params.paging_state) ? TARGET : ORIGIN;
-	if (a->topology != TOPOLOGY_NONE && s->worker->course.frozen)
+	if (a->topology != TOPOLOGY_NONE && session_frozen(s) && !s->worker->course.finished)
 		return ORIGIN;
 	return s->primary;
 }

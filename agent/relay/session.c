@@ -541,6 +541,13 @@ void session_accept(struct worker *w, int fd, const struct addr *local, const st
 	}
 }
 
+bool session_frozen(const struct session *s)
+{
+	const struct course *c = &s->worker->course;
+
+	return c->frozen && (!c->finished || s->intercepted);
+}
+
 void session_follow_course(struct session *s)
 {
 	struct worker *w = s->worker;

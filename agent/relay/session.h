@@ -114,6 +114,12 @@ void session_set_state(struct session *s, enum session_state state);
 /* Ends the session: connections close, records get their outcome, memory goes when libuv lets go. Harmless when closing. */
 void session_close(struct session *s, enum close_reason reason);
 
+/*
+ * Does its client see the origin's nodes as they were? Once finished only an intercepted one does: the addresses that it knows lead here
+ * as before, and it may not find another cluster there (docs/phases.md). One that came by itself has to learn where the target is.
+ */
+bool session_frozen(const struct session *s);
+
 /* The worker's course has changed, or the session has just opened: its primary and its other side follow. */
 void session_follow_course(struct session *s);
 

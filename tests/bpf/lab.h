@@ -38,6 +38,8 @@
 
 #include <cmocka.h>
 
+#include <bpf/bpf.h>
+
 #include "base/clock.h"
 #include "intercept/priv.h"
 
@@ -536,6 +538,15 @@ static inline const char *lab_where(struct lab_agent *a, enum lab_place pod, int
 		close(end);
 	close(fd);
 	return where;
+}
+
+/* As if no process had been redirected before: this one is. */
+static inline void lab_forget_carried(const struct intercept *it)
+{
+	struct carried_key key;
+
+	while (!bpf_map_get_next_key(loader_map_fd(it, "carried"), NULL, &key))
+		bpf_map_delete_elem(loader_map_fd(it, "carried"), &key);
 }
 
 /* Sends, receives exactly as much, compares. */

@@ -415,6 +415,7 @@ static void test_kernel_direct(void **state)
 	(void)state;
 	assert_int_equal(intercept_set_direct(agent.it, targets, 2, &e), 0);
 	assert_int_equal(intercept_set_phase(agent.it, INTERCEPT_FINISH), 0);
+	lab_forget_carried(agent.it);
 	for (size_t i = 0; i < 3; i++) {
 		int fd = lab_connect(LAB_POD_A, rows[i].ip, LAB_PORT), end;
 
@@ -430,6 +431,12 @@ static void test_kernel_direct(void **state)
 	assert_int_equal(lab_counter(agent.it, "direct"), 3);
 	assert_int_equal(intercept_set_direct(agent.it, NULL, 0, &e), 0);
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "agent");
+	/* From now on this process stays there, whatever it asks for. */
+	assert_int_equal(intercept_set_direct(agent.it, targets, 2, &e), 0);
+	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "agent");
+	assert_string_equal(lab_where(&agent, LAB_POD_B, cluster), "agent");
+	assert_int_equal(lab_counter(agent.it, "direct"), 3);
+	assert_int_equal(intercept_set_direct(agent.it, NULL, 0, &e), 0);
 	assert_int_equal(intercept_set_phase(agent.it, INTERCEPT_OBSERVE), 0);
 	close(listener);
 	close(listener6);

@@ -139,6 +139,7 @@ static void test_finish_with_targets_needs_no_agent(void **state)
 
 	(void)state;
 	assert_int_equal(intercept_set_direct(a.it, targets, 1, &e), 0);
+	lab_forget_carried(a.it);
 	lab_agent_close(&a, INTERCEPT_KEEP);
 	fd = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT);
 	assert_true(fd >= 0);

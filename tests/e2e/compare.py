@@ -74,6 +74,8 @@ class Side:
                         written, ttl = values[i], values[i + 1]
                         expiry = now + ttl if ttl is not None else None
                         i += 2
+                    elif isinstance(value, int):
+                        pass  # a counter
                     elif value is not None:
                         value = dict(value) if hasattr(value, "items") else list(value) if ordered else sorted(value)
                     if static:

@@ -18,6 +18,7 @@ RESULTS = {}
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: belongs to `make check`")
     config.addinivalue_line("markers", "offline: needs no cluster")
+    config.addinivalue_line("markers", "drivers: the driver matrix, `make drivers`")
 
 
 def pytest_collection_modifyitems(config, items):

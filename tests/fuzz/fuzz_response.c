@@ -10,6 +10,7 @@ static void walk(struct columns c)
 	uint32_t n = 0, count = c.count;
 
 	HOLDS(columns_equal(c, c));
+	HOLDS(columns_hash(c) == columns_hash(c));
 	while (column_next(&c, &column) > 0)
 		n++;
 	HOLDS(n == count);

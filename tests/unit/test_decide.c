@@ -135,6 +135,31 @@ static void test_edges(void **state)
 	expect(&in, VERDICT_BYPASSED, CAUSE_AGENT_STALE, "unknown phase, agent down");
 }
 
+/* Once finished who comes anew goes straight; who was here before knows names and pages that only the agent can keep up. */
+static void test_finish_keeps_whom_it_carried(void **state)
+{
+	struct decision_input in = healthy(PHASE_IS_FINISH);
+
+	(void)state;
+	in.has_direct = 1;
+	expect(&in, VERDICT_DIRECT, CAUSE_FINISHED, "a new process");
+	in.carried = 1;
+	expect(&in, VERDICT_REDIRECTED, CAUSE_AGENT_SERVES, "carried");
+	in.deadline_ns = NOW - GRACE + 1;
+	expect(&in, VERDICT_REFUSED, CAUSE_AGENT_STALE, "carried, the agent is away for a moment");
+	in.deadline_ns = NOW - GRACE;
+	expect(&in, VERDICT_DIRECT, CAUSE_FINISHED, "carried, the agent does not come back");
+	in.has_direct = 0;
+	expect(&in, VERDICT_REFUSED, CAUSE_AGENT_STALE, "carried, no target of its family");
+	in.deadline_ns = 0;
+	in.carried = 0;
+	in.has_direct = 1;
+	expect(&in, VERDICT_DIRECT, CAUSE_FINISHED, "a new process, the agent is away");
+	in = healthy(PHASE_IS_CUTOVER);
+	in.has_direct = in.carried = 1;
+	expect(&in, VERDICT_REDIRECTED, CAUSE_AGENT_SERVES, "cutover");
+}
+
 static void test_no_address_waits_for_nothing(void **state)
 {
 	(void)state;
@@ -235,6 +260,7 @@ int main(void)
 	    cmocka_unit_test(test_down_by_every_cause),
 	    cmocka_unit_test(test_the_earlier_sign_of_death_counts),
 	    cmocka_unit_test(test_edges),
+	    cmocka_unit_test(test_finish_keeps_whom_it_carried),
 	    cmocka_unit_test(test_no_address_waits_for_nothing),
 	    cmocka_unit_test(test_observing_without_relay_asks_nobody),
 	    cmocka_unit_test(test_direct_only_in_finish),

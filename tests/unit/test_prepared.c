@@ -104,6 +104,53 @@ static void each_side_its_own_id(void **unused)
 	prepared_map_free(m);
 }
 
+/* What a v3 or v4 client is told of a type that its version has no number for. */
+static void clients_of_different_versions_prepare_the_same(void **unused)
+{
+#define CUSTOM(length, class) "\0\0\0" length "org.apache.cassandra.db.marshal." class
+	static const struct {
+		const char *name;
+		struct span older, newer;
+		bool same;
+	} cases[] = {
+#define CASE(name, older, newer, same) {name, {(const uint8_t *)older, sizeof(older) - 1}, {(const uint8_t *)newer, sizeof(newer) - 1}, same}
+		CASE("date", CUSTOM("\x2e", "SimpleDateType"), "\0\x11", true),
+		CASE("time", CUSTOM("\x28", "TimeType"), "\0\x12", true),
+		CASE("smallint", CUSTOM("\x29", "ShortType"), "\0\x13", true),
+		CASE("tinyint", CUSTOM("\x28", "ByteType"), "\0\x14", true),
+		CASE("duration", CUSTOM("\x2c", "DurationType"), "\0\x15", true),
+		CASE("map<tinyint, list<date>>", "\0\x21" CUSTOM("\x28", "ByteType") "\0\x20" CUSTOM("\x2e", "SimpleDateType"),
+		     "\0\x21\0\x14\0\x20\0\x11", true),
+		CASE("u(a duration, b int)", "\0\x30\0\2ks\0\1u\0\2\0\1a" CUSTOM("\x2c", "DurationType") "\0\1b\0\x09",
+		     "\0\x30\0\2ks\0\1u\0\2\0\1a\0\x15\0\1b\0\x09", true),
+		CASE("tuple<int, time, int>", "\0\x31\0\3\0\x09" CUSTOM("\x28", "TimeType") "\0\x09", "\0\x31\0\3\0\x09\0\x12\0\x09", true),
+		CASE("time is no date", CUSTOM("\x28", "TimeType"), "\0\x11", false),
+		CASE("another class", CUSTOM("\x2c", "DateishType_"), "\0\x15", false),
+		CASE("list of another", "\0\x20" CUSTOM("\x29", "ShortType"), "\0\x20\0\x09", false),
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct prepared_map *m = prepared_map_new();
+		struct prepared_cache *c = prepared_cache_new(m);
+		uint8_t one[128] = "\0\1v", two[128] = "\0\1v";
+		struct answer a;
+
+		memcpy(one + 3, cases[i].older.data, cases[i].older.size);
+		memcpy(two + 3, cases[i].newer.data, cases[i].newer.size);
+		answer(&a, "id", "v", TYPE_INT, NULL)->binds.rest = span_of(one, 3 + cases[i].older.size);
+		a.r.result.rest = a.r.binds.rest;
+		assert_int_equal(prepared_map_learn(m, ORIGIN, 3, span_text(insert), "ks", &a.r), 0);
+		a.r.binds.rest = a.r.result.rest = span_of(two, 3 + cases[i].newer.size);
+		assert_int_equal(prepared_map_learn(m, TARGET, 5, span_text(insert), "ks", &a.r), 0);
+		struct prepared *p = prepared_find(c, span_text("id"))->prepared;
+		if (atomic_load(&p->bind_differs) == cases[i].same || atomic_load(&p->result_differs) == cases[i].same)
+			fail_msg("%s", cases[i].name);
+		prepared_cache_free(c);
+		prepared_map_free(m);
+	}
+}
+
 static void the_same_text_in_two_keyspaces_is_two_statements(void **unused)
 {
 	struct prepared_map *m = prepared_map_new();
@@ -405,6 +452,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_sides_with_the_same_id),
 		cmocka_unit_test(each_side_its_own_id),
+		cmocka_unit_test(clients_of_different_versions_prepare_the_same),
 		cmocka_unit_test(the_same_text_in_two_keyspaces_is_two_statements),
 		cmocka_unit_test(ids_that_are_too_long_are_refused),
 		cmocka_unit_test(a_new_generation_leaves_what_is_in_use),

@@ -317,6 +317,37 @@ static void write_behind_the_password_is_not_mirrored(void **unused)
 	agent_stop();
 }
 
+/* Says which cluster it is behind an empty result. */
+static ssize_t names_itself(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	if (h->opcode == OP_QUERY && contains(h, body, "system.local"))
+		return say(h, OP_RESULT, p->cluster == &origin ? "\0\0\0\1o" : "\0\0\0\1t", 5, to);
+	return plain_answer(p, h, body, to);
+}
+
+/* Intercepted clients go on seeing the origin's nodes (tests/e2e/test_drivers.py); who is pointed at a port has no other way to the target's. */
+static void who_is_pointed_at_the_agent_sees_the_target_once_finished(void **unused)
+{
+	static const struct course finished = {.primary = TARGET, .frozen = true, .finished = true};
+	const struct course *courses[] = {&mirroring, &cut_over, &finished};
+	int fd;
+
+	(void)unused;
+	cluster_start(&origin, names_itself);
+	cluster_start(&target, names_itself);
+	agent_start(1, &mirroring);
+	fd = client_open();
+	for (int i = 0; i < 3; i++) {
+		if (i > 0)
+			change_course(courses[i]);
+		client_query(fd, (int16_t)(2 + i), "SELECT cluster_name FROM system.local");
+		assert_int_equal(expect(fd, (int16_t)(2 + i)), OP_RESULT);
+		assert_int_equal(answer_body[4], i < 2 ? 'o' : 't');
+	}
+	close(fd);
+	agent_stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +360,7 @@ int main(void)
 		cmocka_unit_test(an_answer_too_many_reaches_the_client),
 		cmocka_unit_test(answer_is_cut_when_the_cluster_closes_behind_it),
 		cmocka_unit_test(write_behind_the_password_is_not_mirrored),
+		cmocka_unit_test(who_is_pointed_at_the_agent_sees_the_target_once_finished),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
