@@ -67,12 +67,19 @@ char *import_statement(const struct plan *p)
 
 /* ------------------------------------------------------------- chunks */
 
-static void chunk_free(struct chunk *c)
+static void chunk_empty(struct chunk *c)
 {
 	bytes_done(&c->data);
 	bytes_done(&c->values);
 	free(c->rows);
 	free(c->order);
+	c->rows = NULL;
+	c->order = NULL;
+}
+
+static void chunk_free(struct chunk *c)
+{
+	chunk_empty(c);
 	free(c);
 }
 
@@ -97,6 +104,8 @@ void chunk_settle(struct import *im, struct chunk *c, unsigned rows)
 	if (c->left)
 		return;
 	atomic_fetch_add(&im->plan->progress.rows, c->count);
+	/* An older one may take long, and the mark waits for it; only what the mark needs waits as well. */
+	chunk_empty(c);
 	pthread_mutex_lock(&im->lock);
 	c->done = true;
 	im->charged -= c->charged;
