@@ -224,6 +224,7 @@ static int resume(struct import *im, const char *path, struct error *error)
 					       .row = (uint64_t)row};
 		im->mark_rows = (uint64_t)rows;
 		im->mark_rejected = im->earlier_rejected = (uint64_t)rejected;
+		im->earlier = im->mark_rows - im->mark_rejected;
 		atomic_store(&im->plan->progress.rows, im->mark_rows);
 		rc = im->mark.file < im->input.path_count ? input_resume(&im->input, &im->mark, error) : 0;
 		im->input.mark = im->mark;
@@ -481,7 +482,7 @@ int import_run(struct plan *p, const struct import_request *request, struct impo
 			unlink(request->progress);
 	}
 	ret->rejected = im.earlier_rejected + rejects_count(&im.rejects);
-	ret->rows = atomic_load(&p->progress.rows) - ret->rejected;
+	ret->rows = im.earlier + atomic_load(&im.written);
 	ret->skipped = reading.skipped;
 	ret->files = im.input.opened;
 	snprintf(ret->errfile, sizeof(ret->errfile), "%s", im.rejects.path);
