@@ -121,7 +121,7 @@ static void batch_over(struct batch *b)
 		mover_wake(&w->worker);
 }
 
-static void batch_applied(struct batch *b)
+static void batch_settled(struct batch *b)
 {
 	chunk_settle(b->owner->import, b->chunk, b->count);
 	batch_over(b);
@@ -141,7 +141,7 @@ static void batch_rejected(struct batch *b, const char *reason, int size)
 		rejects_add(&im->rejects, &r, true, b->attempts + 1, reason, size);
 	}
 	b->chunk->rejected += b->count;
-	batch_applied(b);
+	batch_settled(b);
 }
 
 static void batch_later(struct batch *b)
@@ -228,7 +228,8 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 	if (!whole)
 		return 0;
 	if (head->opcode == OP_RESULT) {
-		batch_applied(b);
+		atomic_fetch_add(&b->owner->import->written, b->count);
+		batch_settled(b);
 		return 0;
 	}
 	skip = response_prefix(head->flags, body);

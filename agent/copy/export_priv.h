@@ -9,7 +9,7 @@ struct range_state {
 	struct token_range range;
 	bool done;
 	struct bytes paging; /* of the page that is to be read next; empty: the first */
-	uint64_t written;    /* rows of that page which are in the file already */
+	uint64_t written;    /* rows from there on which are in the file already */
 };
 
 struct export

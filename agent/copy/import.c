@@ -67,12 +67,19 @@ char *import_statement(const struct plan *p)
 
 /* ------------------------------------------------------------- chunks */
 
-static void chunk_free(struct chunk *c)
+static void chunk_empty(struct chunk *c)
 {
 	bytes_done(&c->data);
 	bytes_done(&c->values);
 	free(c->rows);
 	free(c->order);
+	c->rows = NULL;
+	c->order = NULL;
+}
+
+static void chunk_free(struct chunk *c)
+{
+	chunk_empty(c);
 	free(c);
 }
 
@@ -97,6 +104,8 @@ void chunk_settle(struct import *im, struct chunk *c, unsigned rows)
 	if (c->left)
 		return;
 	atomic_fetch_add(&im->plan->progress.rows, c->count);
+	/* An older one may take long, and the mark waits for it; only what the mark needs waits as well. */
+	chunk_empty(c);
 	pthread_mutex_lock(&im->lock);
 	c->done = true;
 	im->charged -= c->charged;
@@ -215,6 +224,7 @@ static int resume(struct import *im, const char *path, struct error *error)
 					       .row = (uint64_t)row};
 		im->mark_rows = (uint64_t)rows;
 		im->mark_rejected = im->earlier_rejected = (uint64_t)rejected;
+		im->earlier = im->mark_rows - im->mark_rejected;
 		atomic_store(&im->plan->progress.rows, im->mark_rows);
 		rc = im->mark.file < im->input.path_count ? input_resume(&im->input, &im->mark, error) : 0;
 		im->input.mark = im->mark;
@@ -472,7 +482,7 @@ int import_run(struct plan *p, const struct import_request *request, struct impo
 			unlink(request->progress);
 	}
 	ret->rejected = im.earlier_rejected + rejects_count(&im.rejects);
-	ret->rows = atomic_load(&p->progress.rows) - ret->rejected;
+	ret->rows = im.earlier + atomic_load(&im.written);
 	ret->skipped = reading.skipped;
 	ret->files = im.input.opened;
 	snprintf(ret->errfile, sizeof(ret->errfile), "%s", im.rejects.path);

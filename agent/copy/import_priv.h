@@ -44,7 +44,8 @@ struct import {
 	struct chunk *oldest, *youngest;  /* whose outcome is not known, in the order of the files */
 	struct input_mark mark;		  /* up to here everything has an outcome */
 	uint64_t mark_rows, mark_rejected; /* up to there: all of them, and those that were rejected */
-	uint64_t earlier_rejected;	   /* by the run that is resumed */
+	uint64_t earlier, earlier_rejected; /* rows of the run that is resumed: written, rejected */
+	_Atomic uint64_t written;	    /* by this one */
 	size_t charged;
 	bool finished; /* nothing more will be read */
 	unsigned workers;

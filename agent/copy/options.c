@@ -32,7 +32,7 @@ const struct copy_option copy_option_table[] = {
     {"REPORTFREQUENCY", OPTION_REAL, "0.25", "seconds between reports", 0, 86400, PLACE(reportfrequency), ""},
     {"RATEFILE", OPTION_TEXT, "", "a file that gets the reports as well", 0, 0, PLACE(ratefile), ""},
     {"CONFIGFILE", OPTION_TEXT, "", "a file like cqlshrc to read options from", 0, 0, PLACE(configfile), ""},
-    {"PAGESIZE", OPTION_NUMBER, "1000", "rows of a page", 1, LARGE, PLACE(pagesize), "to"},
+    {"PAGESIZE", OPTION_NUMBER, "1000", "rows of a page at most; fewer where they are long", 1, LARGE, PLACE(pagesize), "to"},
     {"PAGETIMEOUT", OPTION_NUMBER, NULL, "seconds for a page; default: 10 for each 1000 rows", 1, 86400,
      PLACE(pagetimeout), "to"},
     {"MAXREQUESTS", OPTION_NUMBER, "6", "ranges that each thread reads at once", 1, 1024, PLACE(maxrequests),

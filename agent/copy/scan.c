@@ -8,6 +8,7 @@
 #include "cql/request.h"
 
 #define FLUSH (256u << 10)
+#define PAGE_FIT (192u << 10) /* what a page should be: rows differ in length, and FLUSH is not to be reached */
 #define BACKOFF_NS 250000000ull /* before the second attempt; doubled for each further one */
 
 enum scan_state { SCAN_IDLE, SCAN_ASKED, SCAN_WAITING /* for its time to try again */ };
@@ -28,6 +29,8 @@ struct scan {
 	bool more;
 	struct bytes out; /* rows that are not in the file yet */
 	uint64_t out_rows;
+	uint64_t page_bytes, page_rows; /* that were formatted */
+	uint32_t fit; /* rows of a page that would go into the file at once, by the last one; 0 = not known */
 };
 
 static struct scan *scan_of(struct channel_request *r)
@@ -59,7 +62,7 @@ static int scan_start(struct lane_request *lane, struct channel *c)
 		bytes_u32(&b, 8);
 		bytes_u64(&b, (uint64_t)s->range->range.end);
 	}
-	bytes_u32(&b, (uint32_t)p->options->pagesize);
+	bytes_u32(&b, s->fit && s->fit < p->options->pagesize ? s->fit : (uint32_t)p->options->pagesize);
 	if (paging.size) {
 		bytes_u32(&b, (uint32_t)paging.size);
 		bytes_put(&b, paging.data, paging.size);
@@ -74,7 +77,7 @@ static int scan_start(struct lane_request *lane, struct channel *c)
 	s->in_rows = false;
 	s->skip = s->range->written;
 	s->out.size = 0;
-	s->out_rows = 0;
+	s->out_rows = s->page_bytes = s->page_rows = 0;
 	s->lane.request.deadline_ns = clock_now_ns() + (uint64_t)p->options->pagetimeout * 1000000000u;
 	rc = channel_send(c, &s->lane.request, b.data, b.size);
 	bytes_done(&b);
@@ -150,7 +153,7 @@ static int scan_flush(struct scan *s, bool page_over)
 		struct bytes old = s->range->paging;
 
 		s->range->paging = s->paging;
-		s->range->written = 0;
+		s->range->written = s->skip; /* an earlier run's page was longer than this one */
 		s->range->done = !s->more;
 		s->paging = old;
 	}
@@ -226,6 +229,8 @@ static int take_row(struct scan *s, struct span *body, unsigned *ret_bad)
 	}
 	bytes_put(&s->out, "\r\n", 2);
 	s->out_rows++;
+	s->page_rows++;
+	s->page_bytes += s->out.size - begin;
 	return s->out.failed ? -ENOMEM : 1;
 }
 
@@ -254,6 +259,13 @@ static void next_page(struct scan *s)
 		return;
 	}
 	s->attempts = 0;
+	/* A page that is in the file as a whole or not at all can be had from another replica, too, where a part
+	 * of it would have to be told from the rest by counting. */
+	if (s->page_rows) {
+		uint64_t fit = PAGE_FIT / (s->page_bytes / s->page_rows);
+
+		s->fit = fit ? (uint32_t)fit : 1;
+	}
 	if (s->more) {
 		scan_submit(s);
 		return;

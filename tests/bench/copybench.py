@@ -208,7 +208,7 @@ class Copy:
                      f"CREATE TABLE b.rows ({COLUMNS}); CREATE TABLE b.target ({COLUMNS});")
             # The servers' compilers have to have seen the work before it is measured.
             for c in (cell(name, "from", "direct"), cell(name, "from", "proxy")):
-                self.run(self.command(c, addresses, "b.rows"), "rows imported")
+                self.run(self.command(c, addresses, "b.rows") + ["--maxattempts", "50"], "rows imported")
             cluster.flush()
             for c in [cell(name, "to", "direct"), cell(name, "to", "proxy")] * 3:
                 self.run(self.command(c, addresses, "b.rows"), f"{ROWS} rows exported")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cqlferry copy` against cqlsh's COPY on a real cluster: same files, same rows, whatever the network allows."""
+import json
 import os
 import signal
 import subprocess
@@ -308,6 +309,36 @@ def test_an_interrupted_copy_goes_on(shell, origin, number):
     assert "nothing to resume" in r.stderr
 
 
+def test_a_resumed_copy_may_have_other_pages(shell, origin):
+    """SIGKILL within a page of 3 MB, part of which is written; it goes on with pages of 100 rows."""
+    rows = sorted(b"%d,%s" % (i, b"w" * 1000) for i in range(3000))
+    origin.run("TRUNCATE copy.rows")
+    shell.copy("from", "copy.rows(a,b,c,v)", "-", stdin=b"".join(b"one,1,%s\n" % r for r in rows))
+    command, pipe = ["to", "copy.rows(c,v)", "out.csv", "--progress", "p"], shell.path("out.csv")
+    os.mkfifo(pipe)
+    got = b""
+    with subprocess.Popen(shell.command(*command, "--pagesize", "3000", "--numprocesses", "1", "--maxrequests", "1"), env=shell.env,
+                          cwd=shell.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p, open(pipe, "rb", buffering=0) as f:
+        def within():
+            nonlocal got
+            got += f.read(20_000)
+            if os.path.exists(shell.path("p")):
+                with open(shell.path("p"), encoding="utf-8") as state:
+                    return any(r["written"] for r in json.load(state)["ranges"])
+            return False
+
+        lab.wait_until(within, 20, "a part of a page", step=0.05)
+        p.kill()
+        p.wait(10)
+        got += f.read()
+    assert 0 < len(got) < 2_900_000
+    os.unlink(pipe)
+    with open(pipe, "wb") as f:
+        f.write(got)
+    r = shell.copy(*command, "--pagesize", "100", "--resume")
+    assert "3000 rows exported" in r.stdout and shell.lines("out.csv") == [b""] + rows
+
+
 def test_ingestrate_and_limits_of_errors(shell, origin):
     """INGESTRATE holds back; MAXPARSEERRORS and MAXINSERTERRORS stop with status 1, and what was read until then is in."""
     origin.run("TRUNCATE copy.many")
@@ -327,7 +358,7 @@ def test_ingestrate_and_limits_of_errors(shell, origin):
     with open(shell.path("bad.csv"), "wb") as f:
         f.write(b"".join(b"%s,1,%d,s,v\n" % (b"k" * 66000, i) for i in range(40)))  # keys that only the server refuses
     r = shell.copy("from", "copy.rows(a,b,c,st,v)", "bad.csv", "--maxinserterrors", "10", "--errfile", "inserts", expect=1)
-    assert "Exceeded maximum number of insert errors 10" in r.stderr
+    assert "Exceeded maximum number of insert errors 10" in r.stderr and "\n0 rows imported" in r.stdout, r.stdout
     with open(shell.path("inserts.reasons"), encoding="utf-8") as f:
         assert "Key length of 66004 is longer than maximum of 65535" in f.read()
 

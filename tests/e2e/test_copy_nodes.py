@@ -17,8 +17,8 @@ ROWS = 8000
 
 @pytest.fixture(scope="module")
 def pair():
-    """Keyspace `one` has each row on one of the nodes, `two` on both."""
-    cluster = lab.Cassandra("pair", 7, 2, options=("--tls", "optional-mutual"))
+    """Keyspace `one` has each row on one of the nodes, `two` on both. What a node has acknowledged a SIGKILL does not take from it."""
+    cluster = lab.Cassandra("pair", 7, 2, options=("--tls", "optional-mutual", "--set", "commitlog_sync: batch", "--set", "commitlog_sync_period: 0ms"))
     try:
         cluster.start()
         cluster.wait()
