@@ -44,7 +44,6 @@ def make(make_agent, ring, target):
     """make(**connection): an agent for the ring that relays while it observes."""
 
     def one(settings=None, ebpf=True, **connection):
-        # Beside those of others on this node.
         return make_agent(origin=ring, target=target, ebpf=ebpf, connection={"whileObserving": True, **connection}, settings=settings or {})
 
     return one
