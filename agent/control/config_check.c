@@ -12,11 +12,14 @@
 #include "net/mode.h"
 #include "net/tls_context.h"
 
+/* Control hosts are hosts of the origin. */
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
 {
-	for (size_t i = 0; i < c->origin.contact_points.count; i++) {
+	size_t contacts = c->origin.contact_points.count;
+
+	for (size_t i = 0; i < contacts + c->connection.control_hosts.count; i++) {
 		for (size_t j = 0; j < c->target.contact_points.count; j++) {
-			struct config_endpoint a = config_endpoint(&c->origin, i),
+			struct config_endpoint a = i < contacts ? config_endpoint(&c->origin, i) : config_control_host(c, i - contacts),
 					       b = config_endpoint(&c->target, j);
 
 			if (a.port == b.port && !strcasecmp(a.host, b.host)) {

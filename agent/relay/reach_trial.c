@@ -4,8 +4,12 @@
  * alert as well: somebody is there.
  *
  *   dial ─▶ OPTIONS ─▶ a byte: reached
- *     └────────┴─ refused, ended, the time is over: failed
+ *     │        └─ ended without one ─▶ dial ─▶ ClientHello ─▶ a byte: reached
+ *     └────────────────────────────────┴─ refused, ended, the time is over: failed
  *             others wait, and first_ms are over: failed for now; if it does answer yet, reached
+ *
+ * A node that speaks TLS alone ends a plain connection without a word (seen with Cassandra 5.0.9), as a sidecar does that cannot reach
+ * its node; and where clients' TLS is relayed untouched nothing tells us beforehand. So it is greeted once more, in TLS.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,9 +20,21 @@
 #include "base/magic.h"
 #include "cql/request.h"
 #include "net/conn.h"
+#include "net/stream_tls.h"
 #include "relay/reach_priv.h"
 
 #define TRIAL_MAGIC 0x7121A100u
+
+/* A ClientHello of TLS 1.2 (RFC 5246 section 7.4.1.2) that nobody goes on from: ServerHello or alert, both are answers. */
+static const uint8_t client_hello[] = {
+	22, 3, 1, 0, 49,    /* record: handshake */
+	1, 0, 0, 45, 3, 3,  /* ClientHello */
+	'c', 'q', 'l', 'f', 'e', 'r', 'r', 'y', 'c', 'q', 'l', 'f', 'e', 'r', 'r', 'y', /* random: no key comes of it */
+	'c', 'q', 'l', 'f', 'e', 'r', 'r', 'y', 'c', 'q', 'l', 'f', 'e', 'r', 'r', 'y',
+	0,			 /* no session */
+	0, 6, 0xc0, 0x2f, 0xc0, 0x2b, 0, 0x9c, /* ECDHE-RSA, ECDHE-ECDSA, RSA; AES-128-GCM */
+	1, 0,			 /* no compression */
+};
 
 struct trial {
 	uint32_t magic;
@@ -26,6 +42,7 @@ struct trial {
 	struct trial *next, **previous;
 	struct reach_want want;
 	bool told, over, conn_live, timer_live; /* told: failed for now */
+	bool in_tls;				/* greeted in TLS: it ended the plain connection */
 	uint64_t begun_ns;
 	struct dial *dial;
 	struct conn conn;
@@ -93,13 +110,18 @@ static void timer_closed(uv_handle_t *handle)
 	maybe_free(t);
 }
 
+static void dial(struct trial *t);
+
 static void conn_closed(struct conn *c)
 {
 	struct trial *t = c->owner;
 
 	MAGIC_CHECK(t, TRIAL_MAGIC);
 	t->conn_live = false;
-	maybe_free(t);
+	if (t->over)
+		maybe_free(t);
+	else
+		dial(t); /* once more, in TLS */
 }
 
 static void end(struct trial *t)
@@ -125,6 +147,17 @@ static void answer(struct trial *t, int error)
 		report_failed(s, &want, error);
 }
 
+/* The connection came to its end without a byte. */
+static void silent(struct trial *t, int error)
+{
+	if (t->in_tls || stream_is_tls(&t->conn.stream)) {
+		answer(t, error);
+		return;
+	}
+	t->in_tls = true;
+	conn_close(&t->conn);
+}
+
 static void conn_readable(struct conn *c)
 {
 	struct trial *t = c->owner;
@@ -138,7 +171,10 @@ static void conn_readable(struct conn *c)
 	/* A node that refuses our certificate, with TLS 1.3 only now, is there. */
 	if (n < 0 && stream_reason(&c->stream))
 		n = 1;
-	answer(t, n > 0 ? 0 : n < 0 ? (int)n : -ECONNRESET);
+	if (n > 0)
+		answer(t, 0);
+	else
+		silent(t, n < 0 ? (int)n : -ECONNRESET);
 }
 
 static void conn_failed(struct conn *c, int error)
@@ -147,7 +183,7 @@ static void conn_failed(struct conn *c, int error)
 
 	MAGIC_CHECK(t, TRIAL_MAGIC);
 	if (!t->over)
-		answer(t, error);
+		silent(t, error);
 }
 
 static void conn_drained(struct conn *c)
@@ -161,7 +197,7 @@ static void on_dialled(void *context, struct dial_result *result)
 {
 	struct trial *t = context;
 	uint8_t envelope[64];
-	struct iovec iov = {.iov_base = envelope};
+	struct iovec iov = {.iov_base = (void *)client_hello, .iov_len = sizeof(client_hello)};
 
 	MAGIC_CHECK(t, TRIAL_MAGIC);
 	t->dial = NULL;
@@ -180,11 +216,23 @@ static void on_dialled(void *context, struct dial_result *result)
 		return;
 	}
 	t->conn_live = true;
-	iov.iov_len = (size_t)request_write_options(4, 0, envelope, sizeof(envelope));
+	if (!t->in_tls)
+		iov = (struct iovec){envelope, (size_t)request_write_options(4, 0, envelope, sizeof(envelope))};
 	if (conn_send(&t->conn, &iov, 1) < 0)
 		answer(t, -ECONNRESET);
 	else
 		conn_read(&t->conn, true);
+}
+
+static void dial(struct trial *t)
+{
+	const struct relay_options *o = t->seat->reach->options;
+	struct endpoint to;
+
+	cluster_endpoint_at(&o->cluster[t->want.side], &t->want.replica, &to);
+	t->dial = dial_start(t->seat->loop, &to, o->mark, o->dial_timeout_ms + 1000, on_dialled, t); /* the time limit is ours */
+	if (!t->dial)
+		answer(t, -EMFILE);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -207,7 +255,6 @@ void trial_start(struct reach_seat *s, const struct reach_want *want, bool other
 	const struct relay_options *o = s->reach->options;
 	struct trial *t = s->closed ? NULL : calloc(1, sizeof(*t));
 	unsigned first = reach_first_ms(&o->reach), limit = o->dial_timeout_ms;
-	struct endpoint to;
 
 	if (!t) {
 		report_failed(s, want, -ENOMEM);
@@ -227,10 +274,7 @@ void trial_start(struct reach_seat *s, const struct reach_want *want, bool other
 	t->timer_live = true;
 	uv_update_time(s->loop);
 	uv_timer_start(&t->timer, on_timer, others_wait && first < limit ? first : limit, 0);
-	cluster_endpoint_at(&o->cluster[want->side], &want->replica, &to);
-	t->dial = dial_start(s->loop, &to, o->mark, limit + 1000, on_dialled, t); /* the time limit is ours */
-	if (!t->dial)
-		answer(t, -EMFILE);
+	dial(t);
 }
 
 void trials_stop(struct reach_seat *s)

@@ -115,8 +115,8 @@ class Tunnel:
                                      "StrictModes=no", "-o", f"AuthorizedKeysFile={self.file('user.pub')}", "-o", "PidFile=none"],
                                stdout=log, stderr=log)
         lab.wait_until(lambda: pod.run(["bash", "-c", f": <>/dev/tcp/{pod.address}/2222"], check=False).returncode == 0, 10, "sshd listens", step=0.2)
-        self.client = subprocess.Popen(["ssh", "-F", "/dev/null", "-N", "-i", self.file("user"), "-p", "2222", "-L", f"127.0.0.1:{port}:{address}:9042",
-                                        "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ExitOnForwardFailure=yes",
+        self.client = subprocess.Popen(["ssh", "-F", "/dev/null", "-N", "-i", self.file("user"), "-p", "2222",
+                                        "-L", f"127.0.0.1:{port}:{address}:9042", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ExitOnForwardFailure=yes",
                                         "-o", "BatchMode=yes", f"root@{pod.address}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         lab.wait_until(lambda: f"127.0.0.1:{port} " in run("ss", "-Hltn").stdout, 10, lambda: f"the tunnel; {lab.tail(self.file('log'))}")

@@ -9,6 +9,7 @@ import struct
 import sys
 
 SO_ORIGINAL_DST = 80
+TASKS = set()  # the loop itself holds them but weakly
 PORT, MARK, ALLOWED = int(sys.argv[1]), int(sys.argv[2]), set(sys.argv[3:])
 
 
@@ -41,8 +42,14 @@ async def serve(reader, writer):
     writer.close()
 
 
+def accepted(reader, writer):
+    task = asyncio.ensure_future(serve(reader, writer))
+    TASKS.add(task)
+    task.add_done_callback(TASKS.discard)
+
+
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", PORT, backlog=256)
+    server = await asyncio.start_server(accepted, "127.0.0.1", PORT, backlog=256)
     await server.serve_forever()
 
 

@@ -44,7 +44,6 @@ def make(make_agent, ring, target):
     """make(**connection): an agent for the ring that relays while it observes."""
 
     def one(settings=None, ebpf=True, **connection):
-        # Beside those of others on this node.
         return make_agent(origin=ring, target=target, ebpf=ebpf, connection={"whileObserving": True, **connection}, settings=settings or {})
 
     return one
@@ -238,8 +237,8 @@ def copy(pod, ring, rows, host, name):
     """`cqlferry copy` from the agent's node: both ways, with the document's warning."""
     path = os.path.join(lab.RUN, f"ferry-{name}.csv")
     for args in (["to", "ks.copied", path], ["from", "ks.copied", path]):
-        r = subprocess.run([lab.BINARY, "copy", *args, "--host", host, "-u", lab.USER, "-p", lab.PASSWORD], stdin=subprocess.DEVNULL,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        r = subprocess.run([lab.BINARY, "copy", *args, "--host", host, "--connect-timeout", "2", "-u", lab.USER, "-p", lab.PASSWORD],
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
         assert r.returncode == 0 and f"{rows} rows" in r.stdout, f"{r.stdout}\n{r.stderr}"
         assert "Falling back to proxy mode through control host" in r.stderr, r.stderr
 

@@ -238,6 +238,52 @@ static void a_sidecar_in_front_of_nobody_is_found_out(void **unused)
 	cluster_stop(&replica);
 }
 
+/* Like a Cassandra node that wants TLS: what is not TLS is ended without a word, TLS gets an answer. */
+static _Atomic unsigned plain_ended;
+
+static void *tls_only(void *argument)
+{
+	int listener = *(int *)argument, fd;
+	uint8_t first[512];
+
+	while ((fd = accept(listener, NULL, NULL)) >= 0) {
+		ssize_t n = recv(fd, first, sizeof(first), 0);
+
+		if (n > 5 && first[0] == 22 && n == 5 + first[3] * 256 + first[4])
+			send(fd, "\x15\x03\x03\x00\x02\x02\x28", 7, MSG_NOSIGNAL);
+		else
+			atomic_fetch_add(&plain_ended, 1);
+		close(fd);
+	}
+	return NULL;
+}
+
+static void a_node_that_speaks_only_tls_is_there(void **unused)
+{
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+	struct addr node = {0};
+	socklen_t size = sizeof(node.in);
+	pthread_t thread;
+
+	(void)unused;
+	node.in.sin_family = AF_INET;
+	node.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(listener, &node.sa, size), 0);
+	assert_int_equal(listen(listener, 8), 0);
+	getsockname(listener, &node.sa, &size);
+	pthread_create(&thread, NULL, tls_only, &listener);
+	begin_with((struct reach_options){0}, &node, 1);
+	close(client_open());
+	fd = client_connect();
+	assert_true(becomes(&node, VERDICT_REACHABLE));
+	assert_true(atomic_load(&plain_ended) > 0);
+	close(fd);
+	agent_stop();
+	shutdown(listener, SHUT_RDWR);
+	pthread_join(thread, NULL);
+	close(listener);
+}
+
 /* It was there: whoever dials just then falls back, and so do the others without a time-out of their own. */
 static void a_replica_that_goes_is_left(void **unused)
 {
@@ -502,6 +548,7 @@ int main(void)
 		cmocka_unit_test(a_slow_replica_within_the_bound_is_kept),
 		cmocka_unit_test(a_replica_that_was_only_slow_is_not_punished),
 		cmocka_unit_test(a_sidecar_in_front_of_nobody_is_found_out),
+		cmocka_unit_test(a_node_that_speaks_only_tls_is_there),
 		cmocka_unit_test(a_replica_that_goes_is_left),
 		cmocka_unit_test(a_client_that_leaves_does_not_end_the_trial),
 		cmocka_unit_test(an_agent_that_stops_does_not_wait_for_a_trial),
