@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "cql/response.h"
 #include "relay/topology.h"
 
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include "relay/keep.h"
 
 #define BUCKETS 512
+#define ANSWER_COLUMNS_MAX 64u /* system.local of Cassandra 5 has 21 */
 
 struct topology_question {
 	uint64_t hash;
@@ -117,6 +119,29 @@ static struct answer *add(struct topology_store *t, const struct topology_questi
 	return a;
 }
 
+/*
+ * All rows of all answers have one schema version. Otherwise those that were asked for while a schema change was on its way would differ for
+ * ever, and a driver would wait to the end of its patience, mostly ten seconds, after each schema change of its own.
+ */
+static void agree(const struct topology_question *q, uint8_t *body, size_t size)
+{
+	static const uint8_t version[16] = {0xc9, 0x1f, 0xe4, 0x44, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 1};
+	struct span cells[ANSWER_COLUMNS_MAX];
+	struct columns columns;
+	struct column column;
+	struct rows rows;
+	uint32_t place = 0;
+
+	if (rows_parse(q->key[strlen((const char *)q->key) + 1], span_of(body, size), &rows) || rows.head.columns > ANSWER_COLUMNS_MAX)
+		return;
+	columns = rows.columns;
+	while (column_next(&columns, &column) > 0 && !(column.type == TYPE_UUID && span_equal(column.name, span_text("schema_version"))))
+		place++;
+	while (place < rows.head.columns && rows_next(&rows, cells) > 0)
+		if (cells[place].size == sizeof(version))
+			memcpy(body + (cells[place].data - body), version, sizeof(version));
+}
+
 void topology_store_put(struct topology_store *t, const struct topology_question *q, struct span body)
 {
 	struct answer *a;
@@ -128,6 +153,7 @@ void topology_store_put(struct topology_store *t, const struct topology_question
 	if (!copy)
 		return;
 	memcpy(copy, body.data, body.size);
+	agree(q, copy, body.size);
 	pthread_mutex_lock(&t->lock);
 	a = find(t, q);
 	if (t->bytes - (a ? a->size : 0) + body.size > TOPOLOGY_BYTES_MAX)

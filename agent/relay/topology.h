@@ -2,7 +2,7 @@
 /*
  * Frozen topology: the origin's own answers to questions about system.local, system.peers and system.peers_v2, kept by
  * node and question, and given again after the cutover. Drivers ask the same few questions for ever, so the answers
- * are kept as bytes and nothing about columns or aliases has to be understood.
+ * are kept as bytes and nothing about columns or aliases has to be understood, but for schema_version: all rows have the same.
  *
  * Shared by all workers; locks; off the hot path.
  */

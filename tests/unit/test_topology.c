@@ -140,10 +140,40 @@ static void there_is_a_limit_to_their_bytes(void **unused)
 	topology_store_free(t);
 }
 
+/* Rows that were asked for in the middle of a schema change would differ for ever. */
+static void frozen_rows_agree_on_the_schema(void **unused)
+{
+#define HEAD "\0\0\0\2\0\0\0\1\0\0\0\2\0\1s\0\1p\0\4peer\0\x0d\0\16schema_version\0\x0c"
+	static const char two[] = HEAD "\0\0\0\2\0\0\0\1a\0\0\0\x10" "0123456789abcdef" "\0\0\0\1b\0\0\0\x10" "fedcba9876543210",
+			  one[] = HEAD "\0\0\0\1\0\0\0\1c\0\0\0\x10" "another version!";
+	struct topology_store *t = topology_store_new();
+	struct topology_question *q = ask("10.0.0.1", 4, 0, "peers", NULL), *r = ask("10.0.0.1", 4, 0, "local", NULL);
+	uint8_t *a, *b;
+	size_t size;
+
+	(void)unused;
+	topology_store_put(t, q, span_of(two, sizeof(two) - 1));
+	topology_store_put(t, r, span_of(one, sizeof(one) - 1));
+	assert_true(topology_store_get(t, q, &a, &size));
+	assert_int_equal(size, sizeof(two) - 1);
+	assert_true(topology_store_get(t, r, &b, &size));
+	assert_int_equal(size, sizeof(one) - 1);
+	assert_memory_equal(a + sizeof(two) - 1 - 16, b + sizeof(one) - 1 - 16, 16);
+	assert_memory_equal(a + sizeof(two) - 1 - 16, a + sizeof(two) - 1 - 41, 16);
+	assert_memory_not_equal(a + sizeof(two) - 1 - 16, "fedcba9876543210", 16);
+	assert_memory_equal(a, two, sizeof(HEAD) - 1 + 9); /* and nothing else is touched */
+	free(a);
+	free(b);
+	topology_question_free(q);
+	topology_question_free(r);
+	topology_store_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(questions_are_told_apart),
+		cmocka_unit_test(frozen_rows_agree_on_the_schema),
 		cmocka_unit_test(there_is_a_limit_to_the_number_of_answers),
 		cmocka_unit_test(there_is_a_limit_to_their_bytes),
 	};
