@@ -63,8 +63,16 @@ static bool expires(const struct dispatch *d, const struct record *r)
 	return r->opcode == OP_BATCH ? batch_expires(d, &q, keyspace) : text_expires(d, q.text, keyspace);
 }
 
-bool late_expires(const struct dispatch *d, const struct record *r)
+bool late_turn(struct dispatch *d, struct record *r)
 {
-	return r->entry == ENTRY_WRITE && d->worker->turn_ns > r->acknowledged_ns + LATE_NS && d->mirror->rowsync &&
-	       atomic_load_explicit(&d->mirror->version[d->side], memory_order_relaxed) < 5 && expires(d, r);
+	/* The difference of the two holds also where the write is older than this machine's boot. */
+	int64_t age_ns = (int64_t)(d->worker->turn_ns - r->acknowledged_ns);
+
+	if ((r->entry != ENTRY_WRITE && !r->once) || age_ns <= (int64_t)LATE_NS || !d->mirror->rowsync ||
+	    atomic_load_explicit(&d->mirror->version[d->side], memory_order_relaxed) >= 5 || !expires(d, r))
+		return false;
+	metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+	r->entry = ENTRY_ROWS;
+	r->once = false;
+	return true;
 }

@@ -13,7 +13,7 @@
 #define LATE_NS (1500u * 1000000ull) /* TTLs count whole seconds, and are compared within two */
 
 /*
- * Whether the record must not be taken for repeated now: it is late, and has a TTL, or a table of it may have a default one (what is not
- * known of a table is learned by its row sync).
+ * Turns a record that is to be sent, or was confirmed, into a row sync (true) when it is late and has a TTL, or a table of it may have a
+ * default one. What is not known of a table is learned by that row sync.
  */
-bool late_expires(const struct dispatch *d, const struct record *r);
+bool late_turn(struct dispatch *d, struct record *r);

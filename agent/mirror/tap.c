@@ -10,7 +10,10 @@
 #include "mirror/mirror.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/rowsync.h"
 #include "mirror/scoped.h"
+
+#define STOP_PATIENCE_NS 2000000000ull
 
 static void settled(struct dispatch *d)
 {
@@ -98,16 +101,6 @@ static bool names_no_keyspace(const struct statement *s)
 	return s->table_count == 0 || s->kind == STATEMENT_SCHEMA || (s->flags & STATEMENT_TABLES_MORE);
 }
 
-/* Relayed without being mirrored: counted, and on the ledger. */
-static void shed(struct tap *t, const struct tap_write *w)
-{
-	struct gap *g = t->worker->gap;
-
-	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
-	gap_note(g, GAP_SHED, side_other(w->primary),
-		 gap_cell(g, w->statement, w->slot ? w->slot->prepared->keyspace : w->keyspace), 0);
-}
-
 #define BATCH_SLOTS 256 /* different prepared statements in one batch */
 
 /* The statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */
@@ -148,10 +141,18 @@ static uint16_t cell_of(struct tap *t, const struct tap_write *w)
 	return gap_cell(t->worker->gap, w->statement, keyspace);
 }
 
+/* Relayed without being mirrored: counted, and on the ledger. */
+static void shed(struct tap *t, const struct tap_write *w)
+{
+	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
+	gap_note(t->worker->gap, GAP_SHED, side_other(w->primary), cell_of(t, w), 0);
+}
+
 static enum journal_kind kind_of(const struct tap_write *w)
 {
 	if (w->statement->kind == STATEMENT_SCHEMA || w->statement->kind == STATEMENT_TRUNCATE)
 		return ENTRY_BARRIER;
+	/* What may be sent only once is kept as ROWS: after a crash nobody knows whether it was. */
 	return w->way == MIRRORABLE ? ENTRY_WRITE : w->way == UNMIRRORED_COUNTER ? ENTRY_COUNT : ENTRY_ROWS;
 }
 
@@ -190,7 +191,7 @@ static int leave_out(struct tap *t, const struct tap_write *w, struct portion *r
 	if (q->opcode != OP_BATCH) {
 		if (w->way == UNMIRRORED_COUNTER)
 			return -ENOTSUP; /* it can be sent once, but only whole */
-		if (w->way == MIRRORABLE)
+		if (w->way == MIRRORABLE || w->way == MIRRORABLE_ONCE || w->way == UNMIRRORED_LIST)
 			ret->write.way = UNMIRRORED_UNCLASSIFIED;
 		return 0;
 	}
@@ -215,7 +216,7 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 
 	const struct tap_write *w = &portion.write;
 	const struct request *q = w->request;
-	struct prepared_slot *slots[BATCH_SLOTS] = {w->slot};
+	struct prepared_slot *slots[BATCH_SLOTS];
 	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
 	struct dispatch *d = &t->dispatch[side_other(w->primary)];
 	struct journal_write j = {.kind = kind_of(w), .statement = (uint8_t)w->statement->kind, .version = q->version, .opcode = q->opcode,
@@ -226,6 +227,8 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};
 	struct record *r = NULL;
 
+	if (q->opcode != OP_BATCH)
+		slots[0] = w->slot;
 	if (j.kind == ENTRY_BARRIER)
 		j.timestamp = (int64_t)atomic_fetch_add(&t->mirror->barriers, 1);
 	if (slot_count >= 0)
@@ -248,6 +251,10 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 		return -ENOSPC;
 	}
 	metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, portion.left_out);
+	r->once = w->way == MIRRORABLE_ONCE || w->way == UNMIRRORED_LIST;
+	r->compared = w->way == UNMIRRORED_LIST;
+	if (r->once)
+		r->moment = rowsync_moment(t->mirror->rowsync);
 	r->cell = portion.left_out ? missing_cell(t->worker, r) : cell_of(t, w);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
@@ -291,6 +298,7 @@ static bool tap_outcome(void *tap, struct record *r, enum write_outcome outcome,
 	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
 		/* It stays in doubt on disk, and its rows are compared. */
 		r->unknown = true;
+		r->once = false;
 		r->entry = ENTRY_ROWS;
 		r->acknowledged_ns = t->worker->turn_ns;
 		dispatch_push(&t->dispatch[to], r);
@@ -333,9 +341,15 @@ static bool tap_idle(void *tap)
 {
 	struct tap *t = tap;
 
-	/* At the end only what can go out now is waited for: the rest is safe on disk for the next start. */
-	if (t->worker->stopping && t->mirror->journals.directory >= 0)
-		return t->in_doubt == 0 && dispatch_resting(&t->dispatch[ORIGIN]) && dispatch_resting(&t->dispatch[TARGET]);
+	/* At the end only what can go out now is waited for, and not for long: the rest is safe on disk for the next start. */
+	if (t->worker->stopping && t->mirror->journals.directory >= 0) {
+		bool (*rests)(struct dispatch *d);
+
+		if (!t->stopping_ns)
+			t->stopping_ns = t->worker->turn_ns;
+		rests = t->worker->turn_ns - t->stopping_ns > STOP_PATIENCE_NS ? dispatch_rest : dispatch_resting;
+		return t->in_doubt == 0 && rests(&t->dispatch[ORIGIN]) && rests(&t->dispatch[TARGET]);
+	}
 	return t->in_doubt == 0 && dispatch_idle(&t->dispatch[ORIGIN]) && dispatch_idle(&t->dispatch[TARGET]);
 }
 

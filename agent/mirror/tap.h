@@ -18,6 +18,7 @@ struct tap {
 	uint32_t writes;                 /* intents so far: marks the statements of one batch */
 	struct room room;                /* for a batch that loses some of its statements */
 	uint32_t in_doubt;
+	uint64_t stopping_ns; /* when it was first asked at the end whether it is idle; 0 = not yet */
 	bool stalled; /* sessions wait for space */
 	bool closed;  /* nothing is sent any more */
 };

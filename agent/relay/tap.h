@@ -22,8 +22,11 @@ struct session;
 struct held_answer;
 
 struct tap_write {
-	/* How it reaches the other side: MIRRORABLE = by being repeated with its timestamp; LWT, LIST, FUNCTION, UNCLASSIFIED = by a row sync
-	 * after its success; COUNTER = by being sent once. Never POLICY. A batch is what its most demanding child is. */
+	/*
+	 * How it reaches the other side: MIRRORABLE = by being repeated with its timestamp; ONCE = the same, but only once; LIST = so, and
+	 * then a row sync, since elements stand in the order in which they arrive; LWT, FUNCTION, UNCLASSIFIED = by a row sync after its
+	 * success; COUNTER = by being sent once. Never POLICY. A batch is what its most demanding child is.
+	 */
 	enum unmirrored way;
 	const struct request *request;       /* borrows; body uncompressed, as the client sent it but for functions that became values */
 	const struct statement *statement;   /* borrows; BATCH: a summary over its children */
