@@ -68,7 +68,7 @@ bool late_turn(struct dispatch *d, struct record *r)
 	/* The difference of the two holds also where the write is older than this machine's boot. */
 	int64_t age_ns = (int64_t)(d->worker->turn_ns - r->acknowledged_ns);
 
-	if ((r->entry != ENTRY_WRITE && !r->once) || age_ns <= (int64_t)LATE_NS || !d->mirror->rowsync ||
+	if ((r->entry != ENTRY_WRITE && !r->once) || !d->mirror->options.late_ns || age_ns <= (int64_t)d->mirror->options.late_ns || !d->mirror->rowsync ||
 	    atomic_load_explicit(&d->mirror->version[d->side], memory_order_relaxed) >= 5 || !expires(d, r))
 		return false;
 	metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
