@@ -12,12 +12,13 @@
 #include "control/gaps.h"
 #include "control/handover.h"
 #include "control/node.h"
-#include "control/scope_config.h"
 #include "control/queues.h"
-#include "mirror/dead.h"
+#include "control/scope_config.h"
 #include "control/vigil.h"
 #include "cutover/fit.h"
 #include "migrate/started.h"
+#include "mirror/dead.h"
+#include "mirror/late.h"
 #include "mirror/preflight.h"
 #include "relay/prepared.h"
 
@@ -320,6 +321,7 @@ static int open_mirror(struct node *n, struct error *error)
 				   .rows_threads = c->row_sync.threads,
 				   .settle_ns = (uint64_t)c->row_sync.settle_millis * 1000000u,
 				   .again_ns = (uint64_t)c->row_sync.again_minutes * 60000000000u,
+				   .late_ns = LATE_NS,
 				   .acknowledge_ns = (uint64_t)c->limits.acknowledge_millis * 1000000u,
 				   .strict_holds = c->journal.strict_holds, .state_directory = c->state.directory};
 	int r = mirror_open(&n->mirror, &n->relay, &o, &n->recovered, error);

@@ -91,12 +91,6 @@ void dispatch_switch(struct dispatch *d, bool on)
 	dispatch_wind(d);
 }
 
-static void go_on(struct worker *w, void *context)
-{
-	(void)context;
-	tap_go_on(w);
-}
-
 void dispatch_adopt(struct dispatch *d, struct journal *journal)
 {
 	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, journal_open_entries(journal));
@@ -106,56 +100,6 @@ void dispatch_adopt(struct dispatch *d, struct journal *journal)
 		d->recovered = journal;
 	dispatch_switch(d, d->on);
 	dispatch_pump(d);
-}
-
-static void barrier_ended(struct dispatch *d, struct record *r)
-{
-	struct relay *relay = d->worker->relay;
-
-	d->fenced = false;
-	d->barriers--;
-	if (r->barrier)
-		barrier_lower(r->barrier);
-	else if (atomic_fetch_sub(&d->mirror->recovered_barriers, 1) == 1)
-		for (unsigned i = 0; i < relay->worker_count; i++)
-			worker_post(relay->workers[i], go_on, NULL);
-	r->barrier = NULL;
-}
-
-/* The client need not wait any longer for what this record becomes. */
-static void answer(struct dispatch *d, struct record *r, bool applied)
-{
-	if (r->answer)
-		acknowledge_end(&((struct tap *)d->worker->tap)->acknowledge, r, applied);
-}
-
-void dispatch_finish(struct dispatch *d, struct record *r, bool applied)
-{
-	answer(d, r, applied);
-	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
-	tables_remove(d->tables, r);
-	if (r->kind == RECORD_BARRIER)
-		barrier_ended(d, r);
-	prepared_release(r->slot);
-	if (applied && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS))
-		journal_applied(r, d->worker->turn_ns);
-	else
-		journal_done(r);
-	if (d->space)
-		d->space(d);
-}
-
-void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause)
-{
-	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME,
-					     [GAP_LWT] = METRIC_UNMIRRORED_LWT, [GAP_COUNTER] = METRIC_UNMIRRORED_COUNTER,
-					     [GAP_UNCLASSIFIED] = METRIC_UNMIRRORED_UNCLASSIFIED};
-
-	if (cause == GAP_DEAD)
-		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
-	metric_add(d->worker->metrics, metric[cause], 1);
-	missing_note(d->worker, r, cause);
-	dispatch_finish(d, r, false);
 }
 
 static void mark_over(struct dispatch *d, struct record *r)
@@ -235,7 +179,7 @@ void dispatch_push(struct dispatch *d, struct record *r)
 	} else if (r->kind != RECORD_WRITE) {
 		backlog_fence(d, r);
 	} else {
-		answer(d, r, false);
+		dispatch_answer(d, r, false);
 		prepared_release(r->slot);
 		journal_spill(r);
 	}
@@ -365,7 +309,7 @@ static bool fence(struct dispatch *d, struct record *r)
 void dispatch_postpone(struct dispatch *d, struct record *r)
 {
 	d->flying--;
-	answer(d, r, false);
+	dispatch_answer(d, r, false);
 	prepared_release(r->slot);
 	journal_spill(r);
 }
@@ -395,11 +339,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 	struct target *t;
 	int e;
 
-	if (late_expires(d, r)) {
-		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
-		r->entry = ENTRY_ROWS;
-		r->once = false;
-	}
+	late_turn(d, r);
 	if (r->entry == ENTRY_ROWS && !r->once) {
 		sync_rows(d, pop(d));
 		return true;
@@ -557,7 +497,7 @@ static void drop_list(struct dispatch *d, struct record *list, bool keep)
 			metric_add(d->worker->metrics, METRIC_UNMIRRORED_DEAD, 1);
 			missing_note(d->worker, list, GAP_UNDELIVERED);
 		}
-		answer(d, list, false);
+		dispatch_answer(d, list, false);
 		prepared_release(list->slot);
 		if (keep)
 			journal_spill(list);

@@ -24,6 +24,66 @@
 #define BACKOFF_FIRST_NS (50u * 1000000ull)
 #define BACKOFF_MAX_NS (5000u * 1000000ull)
 
+/* ---- the end */
+
+static void go_on(struct worker *w, void *context)
+{
+	(void)context;
+	tap_go_on(w);
+}
+
+static void barrier_ended(struct dispatch *d, struct record *r)
+{
+	struct relay *relay = d->worker->relay;
+
+	d->fenced = false;
+	d->barriers--;
+	if (r->barrier)
+		barrier_lower(r->barrier);
+	else if (atomic_fetch_sub(&d->mirror->recovered_barriers, 1) == 1)
+		for (unsigned i = 0; i < relay->worker_count; i++)
+			worker_post(relay->workers[i], go_on, NULL);
+	r->barrier = NULL;
+}
+
+/* The client need not wait any longer for what this record becomes. */
+void dispatch_answer(struct dispatch *d, struct record *r, bool applied)
+{
+	if (r->answer)
+		acknowledge_end(&((struct tap *)d->worker->tap)->acknowledge, r, applied);
+}
+
+void dispatch_finish(struct dispatch *d, struct record *r, bool applied)
+{
+	dispatch_answer(d, r, applied);
+	metric_sub(d->worker->metrics, METRIC_MIRROR_BACKLOG, 1);
+	tables_remove(d->tables, r);
+	if (r->kind == RECORD_BARRIER)
+		barrier_ended(d, r);
+	prepared_release(r->slot);
+	if (applied && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS))
+		journal_applied(r, d->worker->turn_ns);
+	else
+		journal_done(r);
+	if (d->space)
+		d->space(d);
+}
+
+void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause)
+{
+	static const enum metric metric[] = {[GAP_DEAD] = METRIC_UNMIRRORED_DEAD, [GAP_UNKNOWN_OUTCOME] = METRIC_UNMIRRORED_UNKNOWN_OUTCOME,
+					     [GAP_LWT] = METRIC_UNMIRRORED_LWT, [GAP_COUNTER] = METRIC_UNMIRRORED_COUNTER,
+					     [GAP_UNCLASSIFIED] = METRIC_UNMIRRORED_UNCLASSIFIED};
+
+	if (cause == GAP_DEAD)
+		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD, 1);
+	metric_add(d->worker->metrics, metric[cause], 1);
+	missing_note(d->worker, r, cause);
+	dispatch_finish(d, r, false);
+}
+
+/* ---- answers */
+
 static void dead(struct dispatch *d, struct record *r, int32_t code)
 {
 	/* One line a second: a lost table would fill the disk with them. */
@@ -81,10 +141,8 @@ static void compare(struct dispatch *d, struct record *r, uint64_t not_before_ns
 void dispatch_applied(struct dispatch *d, struct record *r)
 {
 	d->flying--;
-	if (late_expires(d, r)) {
-		/* Its cells are there, and live too long. */
-		metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
-		r->entry = ENTRY_ROWS;
+	/* Its cells are there, and live too long. */
+	if (late_turn(d, r)) {
 		compare(d, r, 0);
 		return;
 	}

@@ -6,6 +6,8 @@
 /* A schema that has not reached a node yet looks like a wrong statement; so long it is given time. */
 #define PERMANENT_ATTEMPTS 8
 
+/* The client need not wait any longer for what the record becomes (acknowledge.h). */
+void dispatch_answer(struct dispatch *d, struct record *r, bool applied);
 /* The record's way has ended. `applied`: the other cluster has confirmed it. */
 void dispatch_finish(struct dispatch *d, struct record *r, bool applied);
 void dispatch_push_front(struct dispatch *d, struct record *r);

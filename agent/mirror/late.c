@@ -63,8 +63,31 @@ static bool expires(const struct dispatch *d, const struct record *r)
 	return r->opcode == OP_BATCH ? batch_expires(d, &q, keyspace) : text_expires(d, q.text, keyspace);
 }
 
-bool late_expires(const struct dispatch *d, const struct record *r)
+/* 0: nothing is connected yet, and nobody knows. */
+static bool counts_from_execution(const struct dispatch *d)
 {
-	return (r->entry == ENTRY_WRITE || r->once) && d->worker->turn_ns > r->acknowledged_ns + LATE_NS && d->mirror->rowsync &&
-	       atomic_load_explicit(&d->mirror->version[d->side], memory_order_relaxed) < 5 && expires(d, r);
+	uint8_t version = atomic_load_explicit(&d->mirror->version[d->side], memory_order_relaxed);
+
+	return version && version < 5;
+}
+
+bool late_turn(struct dispatch *d, struct record *r)
+{
+	const struct mirror_options *o = &d->mirror->options;
+	/* The difference of the two holds also where the write is older than this machine's boot. */
+	int64_t age_ns = (int64_t)(d->worker->turn_ns - r->acknowledged_ns);
+	uint8_t was = r->entry;
+
+	if ((was != ENTRY_WRITE && !r->once) || !o->late_ns || age_ns <= (int64_t)o->late_ns || !counts_from_execution(d) ||
+	    !d->mirror->rowsync || !expires(d, r))
+		return false;
+	r->entry = ENTRY_ROWS;
+	/* Row sync would bring what has to wait for the table's load. */
+	if (mirror_holds(d->mirror, d->worker, r)) {
+		r->entry = was;
+		return false;
+	}
+	metric_add(d->worker->metrics, METRIC_MIRROR_LATE, 1);
+	r->once = false;
+	return true;
 }

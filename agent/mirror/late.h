@@ -4,16 +4,16 @@
  * write, so one that is late lives too long. (In v5 the time of the write travels with it.) Such a write goes through row sync, which reads
  * on the primary what is left of each cell's time.
  *
- *   before it is sent     it has waited for longer than LATE_NS                     ─▶ row sync in place of it
- *   when it is confirmed  that took longer than LATE_NS: a node that was paused, …  ─▶ row sync behind it
+ *   before it is sent     it has waited for longer than late_ns                     ─▶ row sync in place of it
+ *   when it is confirmed  that took longer than late_ns: a node that was paused, …  ─▶ row sync behind it
  */
 #pragma once
 #include "mirror/dispatch.h"
 
-#define LATE_NS (1500u * 1000000ull) /* TTLs count whole seconds, and are compared within two */
+#define LATE_NS (1500u * 1000000ull) /* for mirror_options: TTLs count whole seconds, and are compared within two */
 
 /*
- * Whether the record must not be taken for repeated now: it is late, and has a TTL, or a table of it may have a default one (what is not
- * known of a table is learned by its row sync).
+ * Turns a record that is to be sent, or was confirmed, into a row sync (true) when it is late and has a TTL, or a table of it may have a
+ * default one. What is not known of a table is learned by that row sync.
  */
-bool late_expires(const struct dispatch *d, const struct record *r);
+bool late_turn(struct dispatch *d, struct record *r);

@@ -33,6 +33,7 @@ struct mirror_options {
 	uint8_t highest[SIDES];     /* protocol version that the mirror's connections try first; 0 = 5 */
 	enum journal_sync sync;
 	unsigned sync_ms;           /* of JOURNAL_SYNC_INTERVAL */
+	uint64_t late_ns;           /* from when on a write that expires is late for a cluster without v5 (late.h); 0 = never */
 	uint64_t acknowledge_ns;    /* how long a client's answer waits for the other cluster, where relay_options say that it does */
 	bool strict_holds;
 	unsigned rows_threads;      /* row sync */

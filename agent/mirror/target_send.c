@@ -173,7 +173,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 {
 	const struct scope *names = names_of(t);
 	const char *keyspace = r->keyspace;
-	char renamed[CQL_NAME_MAX + 1];
+	char other[CQL_NAME_MAX + 1];
 	struct child_context child = {.t = t};
 	struct request q;
 	struct request_target how = {.version = t->version, .child_id = child_id, .context = &child, .skip_metadata = true};
@@ -186,10 +186,15 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return -EBADMSG;
 	if (names) {
-		e = scoped_request(names, r, &q, renamed, &t->dispatch->room);
+		e = scoped_request(names, r, &q, other, &t->dispatch->room);
 		if (e < 0)
 			return e;
-		keyspace = renamed;
+		keyspace = other;
+	} else if (q.params.keyspace.size && q.params.keyspace.size < sizeof(other)) {
+		/* The request's own, not the session's. */
+		memcpy(other, q.params.keyspace.data, q.params.keyspace.size);
+		other[q.params.keyspace.size] = 0;
+		keyspace = other;
 	}
 	if (r->opcode == OP_EXECUTE) {
 		const struct prepared_remote *remote = prepared_on(r->slot->prepared, t->dispatch->side);

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cql/scope.h"
 #include "relay/relay.h"
 
 #include <errno.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cql/scope.h"
 #include "relay/prepared.h"
 #include "relay/reach.h"
 #include "relay/retire.h"

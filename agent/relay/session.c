@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See session.h for the states. Here: birth, death, reading, and what the agent itself says to a client. */
-#include "relay/held.h"
 #include "relay/session.h"
 
 #include <errno.h>
@@ -16,6 +15,7 @@
 #include "net/stream_tls.h"
 #include "relay/batch_ids.h"
 #include "relay/envelope.h"
+#include "relay/held.h"
 #include "relay/tap.h"
 #include "relay/topology.h"
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables that are left out of the mirror, and keyspaces and tables that have other names on the target."""
 import json
+import subprocess
+import sys
 
 import lab
 import pytest
@@ -210,3 +212,42 @@ c.query("INSERT INTO {keyspace}.items (id, n) VALUES ('there', 1)")
     r = agent.phase("rollback", check=False)
     assert r.returncode != 0 and "mirror.exclude" in r.stdout + r.stderr, r.stdout + r.stderr
     agent.phase("finish")
+
+
+REQUEST_KEYSPACE = """
+import sys, time
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster
+from cassandra.query import SimpleStatement
+cluster = Cluster([sys.argv[1]], port=19043, protocol_version=5, auth_provider=PlainTextAuthProvider("cassandra", "cassandra"))
+s = cluster.connect(sys.argv[2])
+print("connected", flush=True)
+end, n = time.time() + float(sys.argv[3]), 0
+try:
+    while time.time() < end:
+        for f in [s.execute_async(SimpleStatement(f"INSERT INTO items (id, n) VALUES ('{n + i}', {n + i})", keyspace=sys.argv[2] + "_b")) for i in range(20)]:
+            f.result()
+        n += 20
+except Exception as e:
+    print(f"ended: {e}", file=sys.stderr)
+print(n, flush=True)
+"""
+
+
+def test_the_keyspace_of_a_request_comes_before_the_session_s(make_agent, clusters, pod, keyspace):
+    """A session of v5 that is older than the mirror, and a target without v5: its connection is bound to the request's keyspace."""
+    origin, target = clusters
+    agent = make_agent(ebpf=False, settings={"target": {"protocolVersion": 4}})  # in observe a session through the agent
+    writer = pod.start([sys.executable, "-c", REQUEST_KEYSPACE, lab.NODE_IP, keyspace, "6"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout.readline().strip() == "connected"
+        agent.phase("mirror")
+        assert int(writer.stdout.readline()) > 0
+    finally:
+        writer.kill()
+        writer.wait()
+    agent.settled(30)
+    assert agent.metric("cqlferry_mirror_records_total") > 0
+    assert not target.run(f"SELECT id FROM {keyspace}.items"), "writes in the session's keyspace instead of the request's"
+    there = {r[0] for r in target.run(f"SELECT id FROM {keyspace}_b.items")}
+    assert there and there <= {r[0] for r in origin.run(f"SELECT id FROM {keyspace}_b.items")}

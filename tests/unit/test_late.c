@@ -43,6 +43,7 @@ static void late_write_with_a_ttl_is_compared(void **unused)
 	(void)unused;
 	cluster_start(&origin, plain_answer);
 	cluster_start(&target, plain_answer);
+	late_ns = LATE_NS;
 	agent_start(1, &mirroring);
 	fd = client_open();
 	write_held_for(fd, "INSERT INTO ks.t (k) VALUES (1) USING TTL 100", 0);

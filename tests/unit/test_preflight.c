@@ -130,6 +130,8 @@ static void found(void *context, enum preflight_grade grade, const char *what, c
 			 remedy);
 }
 
+static const struct scope *scope; /* of the next one; NULL = everything */
+
 static void preflight_between(const struct fake_table *origin, const struct fake_table *target,
 			      fake_answer answer, struct findings *ret)
 {
@@ -144,7 +146,7 @@ static void preflight_between(const struct fake_table *origin, const struct fake
 		clusters[i] = (struct cluster){.node_count = 1, .username = "ann", .password = "secret"};
 		clusters[i].nodes[0] = f[i].addr;
 	}
-	int worst = preflight_run(clusters, NULL, 0, 100, found, ret);
+	int worst = preflight_run(clusters, scope, 0, 100, found, ret);
 
 	assert_int_equal(worst, ret->worst);
 	for (int i = 0; i < SIDES; i++)
@@ -205,6 +207,37 @@ static void preflight_bad(void **state)
 	assert_null(strstr(f.text, "app.u.k"));
 	assert_null(strstr(f.text, "app.view"));
 	assert_null(strstr(f.text, "system"));
+}
+
+/* Both clusters have both keyspaces, under each other's names: nothing fits, and findings name what is on the target. */
+static void preflight_other_names(void **state)
+{
+	struct scope_rename renames[] = {{{"app", ""}, "gone"}, {{"gone", ""}, "app"}};
+	const struct scope swapped = {.rename = renames, .rename_count = 2};
+	struct findings f;
+
+	(void)state;
+	scope = &swapped;
+	preflight_between(origin_tables, good_tables, fake_password, &f);
+	scope = NULL;
+	expect(f.text, (const char *[]){"3 table gone.t is missing on the target", "3 table app.x is missing on the target", "app is gone",
+					"3 origin: role ann lacks SELECT and MODIFY on keyspace gone", NULL});
+	expect(f.remedies, (const char *[]){"on the origin: GRANT SELECT ON KEYSPACE \"gone\" TO \"ann\";", NULL});
+}
+
+static void preflight_left_out(void **state)
+{
+	struct table_name exclude[] = {{"gone", ""}, {"app", "u"}};
+	const struct scope less = {.exclude = exclude, .exclude_count = 2};
+	struct findings f;
+
+	(void)state;
+	scope = &less;
+	preflight_between(origin_tables, good_tables, fake_password, &f);
+	scope = NULL;
+	expect(f.text, (const char *[]){"schema: the same on both clusters (keyspaces: 1, types: 1, tables: 1,",
+					"leaves out (app.u, gone.x)", "only on the target: ", NULL});
+	assert_int_equal(f.count[PREFLIGHT_FAIL], 0);
 }
 
 static void preflight_same_cluster(void **state)
@@ -350,6 +383,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(preflight_good),	      cmocka_unit_test(preflight_bad),
+	    cmocka_unit_test(preflight_other_names),
+	    cmocka_unit_test(preflight_left_out),
 	    cmocka_unit_test(preflight_same_cluster), cmocka_unit_test(preflight_unreachable),
 	    cmocka_unit_test(writers_of_all_nodes),   cmocka_unit_test(writers_before_cassandra_4),
 	    cmocka_unit_test(local_addresses),
