@@ -85,6 +85,7 @@ void statement_refine(struct statement *s, struct columns binds);
 /* Why a write of this kind cannot simply be replayed on another cluster (with a pinned timestamp). */
 enum unmirrored {
 	MIRRORABLE,
+	MIRRORABLE_ONCE, /* a whole list is assigned: twice with one timestamp, and its elements are there twice */
 	UNMIRRORED_LWT,
 	UNMIRRORED_COUNTER,
 	UNMIRRORED_LIST,

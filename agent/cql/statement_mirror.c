@@ -61,6 +61,8 @@ void statement_refine(struct statement *s, struct columns binds)
  * sync. */
 enum unmirrored statement_unmirrored(const struct statement *s)
 {
+	static const uint32_t unsettled = STATEMENT_ARITHMETIC | STATEMENT_ELEMENT | STATEMENT_FUNCTION;
+
 	switch (s->kind) {
 	case STATEMENT_UNKNOWN:
 		return UNMIRRORED_UNCLASSIFIED;
@@ -78,19 +80,18 @@ enum unmirrored statement_unmirrored(const struct statement *s)
 		return UNMIRRORED_LWT;
 	if (s->flags & STATEMENT_COUNTER)
 		return UNMIRRORED_COUNTER;
-	/*
-	 * Before what is undecided: where a list is certain there are no counters, and a row sync serves all
-	 * the rest. A whole list counts, too: elements have keys that each coordinator invents, and the
-	 * tombstone for the old ones is a microsecond older than the write, so the same write replayed leaves
-	 * [1,2,1,2] (seen on 5.0.9).
-	 */
-	if (s->flags & (STATEMENT_LIST | STATEMENT_LIST_VALUE))
+	/* Before what is undecided: where a list is certain there are no counters, and a row sync serves all the rest. */
+	if (s->flags & STATEMENT_LIST || (s->flags & STATEMENT_LIST_VALUE && s->flags & unsettled))
 		return UNMIRRORED_LIST;
 	if (s->flags & (STATEMENT_ARITHMETIC | STATEMENT_ELEMENT))
 		return UNMIRRORED_UNCLASSIFIED;
 	if (s->flags & STATEMENT_FUNCTION)
 		return UNMIRRORED_FUNCTION;
-	return MIRRORABLE;
+	/*
+	 * Elements have keys that each coordinator invents, and the tombstone for the old ones is a microsecond older than the write:
+	 * the same write again leaves [1,2,1,2] (seen on 5.0.9).
+	 */
+	return s->flags & STATEMENT_LIST_VALUE ? MIRRORABLE_ONCE : MIRRORABLE;
 }
 
 enum unmirrored statement_unmirrored_bound(const struct statement *s, struct span values)
@@ -102,7 +103,7 @@ enum unmirrored statement_unmirrored_bound(const struct statement *s, struct spa
 	 * looked at. */
 	if (json && (why == MIRRORABLE || why == UNMIRRORED_FUNCTION) && values.size &&
 	    memchr(values.data, '[', values.size))
-		return UNMIRRORED_LIST;
+		return why == MIRRORABLE ? MIRRORABLE_ONCE : UNMIRRORED_LIST;
 	return why;
 }
 

@@ -306,6 +306,12 @@ bool dispatch_resting(struct dispatch *d)
 	return d->flying == 0 && (d->queued == 0 || !dispatch_up(d));
 }
 
+bool dispatch_rest(struct dispatch *d)
+{
+	d->resting = true;
+	return d->flying == d->rows_count;
+}
+
 void dispatch_prepare(struct dispatch *d, struct prepared *p)
 {
 	struct target *t = choose(d);
@@ -366,7 +372,7 @@ static void sync_rows(struct dispatch *d, struct record *r)
 		r->entry = ENTRY_COUNT;
 		dispatch_enqueue(d, r);
 	} else {
-		dispatch_give_up(d, r, rows_cause(r, e));
+		rows_give_up(d, r, e);
 	}
 }
 
@@ -377,7 +383,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 	struct target *t;
 	int e;
 
-	if (r->entry == ENTRY_ROWS) {
+	if (r->entry == ENTRY_ROWS && !r->once) {
 		sync_rows(d, pop(d));
 		return true;
 	}
@@ -413,6 +419,8 @@ static bool send_head(struct dispatch *d, struct record *r)
 
 void dispatch_pump(struct dispatch *d)
 {
+	if (d->resting)
+		return;
 	backlog_refill(d);
 	while (d->head) {
 		struct record *r = d->head;

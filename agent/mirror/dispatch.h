@@ -45,10 +45,12 @@ struct dispatch {
 	uint32_t barriers;              /* of our own: in the queue, delayed, or on their way */
 	struct target *targets[DISPATCH_TARGETS];
 	unsigned target_count, next_target;
-	unsigned dead_untold;           /* dead letters since the last log line */
-	uint64_t dead_told_ns, reclaimed_ns, rescanned_ns;
+	unsigned dead_untold, rows_untold; /* dead letters, and rows that cannot be compared, since the last log line */
+	uint64_t dead_told_ns, rows_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
+	bool resting;                   /* nothing more is sent: the agent ends */
 	struct rows_job *rows;          /* records in row sync */
+	uint32_t rows_count;
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
 	struct tables *tables;          /* what waits, by table */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
@@ -81,6 +83,8 @@ void dispatch_prepare(struct dispatch *d, struct prepared *p);
 bool dispatch_idle(const struct dispatch *d);
 /* Nothing is on its way, and nothing can be sent now. */
 bool dispatch_resting(struct dispatch *d);
+/* Nothing more is sent. True: nothing is on its way that must not be sent again unseen; row syncs may be. */
+bool dispatch_rest(struct dispatch *d);
 /* The journal lacks space: what is kept only as a precaution goes. False: there is none. */
 bool dispatch_shrink(struct dispatch *d);
 

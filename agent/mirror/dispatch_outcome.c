@@ -68,9 +68,22 @@ static bool permanent(int32_t code)
 	       code == -EBADMSG || code == -ENOTSUP || code == -ENOENT;
 }
 
+/* What was to be sent once: it may be there twice, or not at all. Its rows tell, when it cannot arrive any more. */
+static void compare(struct dispatch *d, struct record *r, uint64_t not_before_ns)
+{
+	r->once = false;
+	r->retry_ns = not_before_ns;
+	dispatch_push_front(d, r);
+	dispatch_wind(d);
+}
+
 void dispatch_applied(struct dispatch *d, struct record *r)
 {
 	d->flying--;
+	if (r->once && (r->compared || !rowsync_rested(d->mirror->rowsync, r->moment))) {
+		compare(d, r, 0);
+		return;
+	}
 	metric_add(d->worker->metrics, METRIC_MIRROR_APPLIED, 1);
 	histogram_record(d->worker->metrics, HISTOGRAM_MIRROR_LAG, (d->worker->turn_ns - r->acknowledged_ns) / 1000);
 	ailing_well(d->ailing, r->cell);
@@ -90,6 +103,12 @@ static bool spent(const struct record *r, int32_t code)
 void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 {
 	d->flying--;
+	if (r->once) {
+		bool unknown = error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
+
+		compare(d, r, unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : 0);
+		return;
+	}
 	if (spent(r, code)) {
 		dispatch_give_up(d, r, GAP_UNKNOWN_OUTCOME);
 	} else if (code < 0 && !permanent(code)) {

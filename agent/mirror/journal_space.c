@@ -260,6 +260,7 @@ static void recycle(struct journal *j, struct journal_file **at)
 
 bool journal_reclaim(struct journal *j, uint64_t now_ns)
 {
+	struct journal_file *last = NULL;
 	bool some = false;
 
 	for (struct journal_file **at = &j->head; *at;) {
@@ -269,11 +270,11 @@ bool journal_reclaim(struct journal *j, uint64_t now_ns)
 			recycle(j, at);
 			some = true;
 		} else {
+			last = f;
 			at = &f->next;
 		}
 	}
-	if (!j->head)
-		j->tail = NULL;
+	j->tail = last;
 	return some;
 }
 

@@ -19,7 +19,7 @@ struct record {
 	struct prepared_slot *slot;    /* EXECUTE */
 	struct barrier *barrier;       /* BARRIER: ours; MARK: another worker's */
 	uint64_t acknowledged_ns;
-	uint64_t retry_ns;             /* delayed: when again */
+	uint64_t retry_ns;             /* delayed: when again; ROWS: not before */
 	int64_t timestamp;             /* µs; valid when pinned */
 	size_t at;                     /* where the entry stands in its file */
 	uint32_t now;                  /* s: when the client's request came: a late write must not live longer */
@@ -36,6 +36,9 @@ struct record {
 	bool serial;                   /* it was conditional */
 	bool unknown;                  /* the primary may or may not have applied it */
 	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */
+	bool once;                     /* ROWS, but to be sent as it is if that can be said to be for the first time: not when it has waited */
+	bool compared;                 /* once: and its rows are compared afterwards in any case */
+	uint32_t moment;               /* once: rowsync_moment() before it was */
 	bool counted;                  /* in the backlog's sizes by table (tables.h) */
 	char keyspace[CQL_NAME_MAX + 1];
 };

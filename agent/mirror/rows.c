@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "cql/request.h"
+#include "mirror/missing.h"
 #include "mirror/rowsync.h"
 
 /* Row syncs that nobody waits for any more, node-wide: each holds a copy of its keys for the length of the hint window. */
@@ -29,6 +31,7 @@ static void unlink_job(struct rows_job *j)
 	if (j->next)
 		j->next->previous = j->previous;
 	j->previous = NULL;
+	j->dispatch->rows_count--;
 }
 
 static void link_job(struct dispatch *d, struct rows_job *j)
@@ -38,20 +41,43 @@ static void link_job(struct dispatch *d, struct rows_job *j)
 	if (j->next)
 		j->next->previous = &j->next;
 	d->rows = j;
+	d->rows_count++;
 }
 
-enum gap_cause rows_cause(const struct record *r, int error)
+static const char *why_not(int error)
 {
-	if (r->unknown)
-		return GAP_UNKNOWN_OUTCOME;
-	if (error == -ENOTSUP)
-		return GAP_COUNTER;
-	return r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+	switch (error) {
+	case -ENOKEY: return "the statement does not tell which rows it changes";
+	case -ENOENT: return "the table, or a column, is not on both sides";
+	case -ENOTSUP: return "counters cannot be compared";
+	case -E2BIG: return "it touches too many rows";
+	case -EINVAL: return "a cluster refuses to be asked for its rows";
+	case -EPERM: case -EACCES: return "the mirror's role may not read or write them";
+	case -ESTALE: return "there is something newer on the other side";
+	default: return strerror(-error);
+	}
+}
+
+void rows_give_up(struct dispatch *d, struct record *r, int error)
+{
+	enum gap_cause cause = r->unknown ? GAP_UNKNOWN_OUTCOME : r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+
+	/* One line a second, as for dead letters. */
+	d->rows_untold++;
+	if (d->worker->turn_ns - d->rows_told_ns > 1000000000u) {
+		char table[2 * CQL_NAME_MAX + 4];
+
+		log_error("mirror", "%u writes, the last one to %s, cannot be brought to the %s by comparing rows: %s. See cqlferry gaps",
+			  d->rows_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), why_not(error));
+		d->rows_told_ns = d->worker->turn_ns;
+		d->rows_untold = 0;
+	}
+	dispatch_give_up(d, r, cause);
 }
 
 /* ---- what a record asks for */
 
-static bool batch_children(struct worker *w, const struct record *r, const struct request *q, struct rowsync_child *to)
+static bool batch_children(struct worker *w, const struct record *r, const struct request *q, const char *keyspace, struct rowsync_child *to)
 {
 	struct span cursor = q->batch_children;
 	struct batch_child child;
@@ -62,7 +88,7 @@ static bool batch_children(struct worker *w, const struct record *r, const struc
 		if (child.prepared && !slot)
 			return false;
 		to[i] = (struct rowsync_child){.text = slot ? span_of(slot->prepared->text, slot->prepared->text_size) : child.text,
-					       .keyspace = slot ? slot->prepared->keyspace : r->keyspace, .values = child.values,
+					       .keyspace = slot ? slot->prepared->keyspace : keyspace, .values = child.values,
 					       .values_count = child.values_count, .version = r->version};
 	}
 	return true;
@@ -85,7 +111,7 @@ static int children_of(struct dispatch *d, const struct record *r, char keyspace
 		*ret = calloc(q.batch_count, sizeof(**ret));
 		if (!*ret)
 			return -EAGAIN;
-		if (batch_children(d->worker, r, &q, *ret))
+		if (batch_children(d->worker, r, &q, keyspace, *ret))
 			return q.batch_count;
 		free(*ret);
 		*ret = one;
@@ -193,7 +219,7 @@ static void told(struct worker *w, void *context)
 		dispatch_failed(d, r, CQL_INVALID); /* the table may still be on its way */
 	} else {
 		d->flying--;
-		dispatch_give_up(d, r, rows_cause(r, result));
+		rows_give_up(d, r, result);
 	}
 	dispatch_pump(d);
 	dispatch_flush(d);
@@ -208,7 +234,7 @@ int rows_submit(struct dispatch *d, struct record *r)
 		return -EAGAIN;
 	*j = (struct rows_job){.dispatch = d, .record = r};
 	link_job(d, j);
-	e = submit(d, r, r->unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : 0, j);
+	e = submit(d, r, r->unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : r->retry_ns, j);
 	if (e < 0) {
 		unlink_job(j);
 		free(j);

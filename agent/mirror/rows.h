@@ -12,11 +12,11 @@
 
 struct rows_job;
 
-/* 0: it is on its way, and counts as flying. −EAGAIN: not now. Another −errno: there is no way (rows_cause()). */
+/* 0: it is on its way, and counts as flying. −EAGAIN: not now. Another −errno: there is no way (rows_give_up()). */
 int rows_submit(struct dispatch *d, struct record *r);
 
-/* Why a record that row sync cannot do is missing on the other side. */
-enum gap_cause rows_cause(const struct record *r, int error);
+/* Row sync cannot do it (`error`: as rowsync.h says): it goes on the ledger, and the log says why. */
+void rows_give_up(struct dispatch *d, struct record *r, int error);
 
 /* The dispatch ends: its records are its own again, and nobody will tell of them (call it for each until NULL). */
 struct record *rows_take_back(struct dispatch *d);

@@ -138,8 +138,10 @@ static void *thread_main(void *context)
 			rs->running[number] = j;
 			rs->count.running++;
 			pthread_mutex_unlock(&rs->lock);
+			atomic_fetch_add(&rs->attempts_begun, 1);
 			int rc = sync_attempt(&rs->shared, w, &j->sync, &wait_ns, &table, &error);
 
+			atomic_fetch_add(&rs->attempts_ended, 1);
 			pthread_mutex_lock(&rs->lock);
 			rs->running[number] = NULL;
 			finish(rs, w, j, rc, wait_ns, &table, &error);
@@ -176,6 +178,16 @@ int rowsync_submit(struct rowsync *rs, const struct rowsync_job *job)
 	pthread_cond_signal(&rs->wake);
 	pthread_mutex_unlock(&rs->lock);
 	return 0;
+}
+
+uint32_t rowsync_moment(struct rowsync *rs)
+{
+	return atomic_load(&rs->attempts_ended);
+}
+
+bool rowsync_rested(struct rowsync *rs, uint32_t since)
+{
+	return atomic_load(&rs->attempts_begun) == since;
 }
 
 void rowsync_schema_changed(struct rowsync *rs, const char *keyspace)

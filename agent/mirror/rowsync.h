@@ -79,6 +79,13 @@ struct rowsync *rowsync_new(const struct rowsync_options *o, struct error *e);
  * alone is too large; −ENOMEM. `done` is called only after 0. */
 int rowsync_submit(struct rowsync *rs, const struct rowsync_job *job);
 
+/*
+ * Whether a write can have been seen by a row sync while it was on its way: on the cluster that answers already, and not yet on the other,
+ * so that the row sync copied it there. Any thread, no lock. rowsync_moment() before the write goes to either; false later: perhaps.
+ */
+uint32_t rowsync_moment(struct rowsync *rs);
+bool rowsync_rested(struct rowsync *rs, uint32_t since);
+
 /* The schema of `keyspace` (NULL: of any) has changed. Changes that nobody reports are found within 10 s. */
 void rowsync_schema_changed(struct rowsync *rs, const char *keyspace);
 

@@ -376,10 +376,21 @@ static void diff_elements(struct diff *d, const struct schema_column *c, struct 
 	}
 }
 
-static bool values_equal(const struct cell *a, const struct cell *b, unsigned count)
+static bool all_known(const struct cells *cells)
+{
+	unsigned i = 0;
+
+	while (i < cells->count && cells->cell[i].stamp.known)
+		i++;
+	return i == cells->count;
+}
+
+/* `stamps`: they are compared, too. */
+static bool elements_equal(const struct cell *a, const struct cell *b, unsigned count, bool stamps)
 {
 	for (unsigned i = 0; i < count; i++)
-		if (!span_equal(a[i].value, b[i].value))
+		if (!span_equal(a[i].value, b[i].value) ||
+		    (stamps && (a[i].stamp.written != b[i].stamp.written || !expires_alike(a[i].stamp, b[i].stamp))))
 			return false;
 	return true;
 }
@@ -400,25 +411,49 @@ static void put_list(struct diff *d, const struct schema_column *c, const struct
 	}
 }
 
+/* All elements that the list has go, one by one: a tombstone for the whole would hide what is written anew with older timestamps. */
+static void discard_list(struct diff *d, const struct schema_column *c, const struct cells *to)
+{
+	struct change *x = add(d, CHANGE_DISCARD, c);
+	uint8_t n[4] = {(uint8_t)(to->count >> 24), (uint8_t)(to->count >> 16), (uint8_t)(to->count >> 8), (uint8_t)to->count};
+	struct text value = {0};
+
+	if (!x)
+		return;
+	text_add(&value, n, 4);
+	for (unsigned i = 0; i < to->count; i++)
+		text_value(&value, to->cell[i].value);
+	x->value = value.failed ? (struct span){0} : arena_copy(&d->arena, span_of(value.data, value.size));
+	x->written = overrule(d, newest(to));
+	free(value.data);
+	if (!x->value.data)
+		d->error = -E2BIG;
+}
+
 /*
- * A list's elements have keys that each coordinator invents, so nothing tells which is which. Equal values
- * are left alone, missing ones added at either end; everything else is written anew.
+ * A list's elements have keys that each coordinator invents, so nothing tells which is which. What is missing at either end is added,
+ * everything else is written anew. Two that add the same at the same time double it: whoever changed something looks again.
  */
 static void diff_list(struct diff *d, const struct schema_column *c, const struct cells *from,
 		      const struct cells *to)
 {
+	bool stamps = all_known(from) && all_known(to);
 	unsigned more = from->count - to->count;
+	size_t before = d->count;
 
-	if (from->count >= to->count && values_equal(from->cell, to->cell, to->count)) {
+	if (from->count >= to->count && elements_equal(from->cell, to->cell, to->count, stamps)) {
 		put_list(d, c, from, to->count, from->count, false, INT64_MIN);
-	} else if (from->count > to->count && values_equal(from->cell + more, to->cell, to->count)) {
+	} else if (from->count > to->count && elements_equal(from->cell + more, to->cell, to->count, stamps)) {
 		put_list(d, c, from, 0, more, true, INT64_MIN);
+	} else if (from->count && stamps) {
+		discard_list(d, c, to);
+		put_list(d, c, from, 0, from->count, false, INT64_MIN);
 	} else {
 		int64_t dropped = drop_column(d, c, to);
 
 		put_list(d, c, from, 0, from->count, false, dropped + 1);
-		d->verify |= from->count != 0;
 	}
+	d->verify |= from->count != 0 && d->count != before;
 }
 
 /* ------------------------------------------------------------- rows */
@@ -440,6 +475,7 @@ static void drop_row(struct diff *d, const struct row *row, unsigned begin, unsi
 	/* Nothing but a marker, whose age nobody tells. */
 	if (s.written == INT64_MIN)
 		s = unknown;
+	d->guesses_row |= !s.known;
 	if (x)
 		x->written = overrule(d, s);
 	d->verify = true; /* a marker may be newer than all cells */

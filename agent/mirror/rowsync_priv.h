@@ -114,6 +114,7 @@ enum change_kind {
 	CHANGE_SET,	   /* "c" = ? */
 	CHANGE_PUT,	   /* "c" = "c" + ? */
 	CHANGE_FIELD,	   /* "c"."f" = ? */
+	CHANGE_DISCARD,	   /* "c" = "c" - ?: what the list has, wherever it stands in it */
 	CHANGE_APPEND,	   /* "c" = "c" + ?, in order */
 	CHANGE_PREPEND,	   /* "c" = ? + "c", in order */
 };
@@ -139,6 +140,7 @@ struct diff {
 	/* What came up, over all rows. */
 	bool used_horizon; /* a stamp was unknown */
 	bool is_young;	   /* something young would be deleted or overruled */
+	bool guesses_row;  /* a whole row would go under the horizon, and with it what a client writes there under an older timestamp */
 	bool verify;	   /* look again whether it had the effect */
 	int error;
 };

@@ -45,6 +45,7 @@ struct rowsync {
 	uint64_t sequence;
 	size_t bytes;
 	struct rowsync_counters count;
+	_Atomic uint32_t attempts_begun, attempts_ended;
 };
 
 /* Makes a job of a request. 0 or what rowsync_submit() returns. The caller frees it, in the end. */

@@ -19,6 +19,7 @@
 
 #define TIMEOUT_MS 5000
 #define PASSES_MAX 4
+#define MOMENT_NS 500000000u
 #define TABLES_MAX 64u
 /* Cells of one row while they are compared, at up to 14 bytes for each byte read. */
 #define DIFF_BYTES_MAX (256u << 20)
@@ -241,7 +242,7 @@ static void diff_table(struct attempt *a, struct table_work *t, struct diff *d, 
 
 static int diff_all(struct attempt *a, struct diff *d, struct write_list *writes)
 {
-	d->used_horizon = d->is_young = d->verify = false;
+	d->used_horizon = d->is_young = d->guesses_row = d->verify = false;
 	write_clear(writes);
 	for (unsigned i = 0; i < a->table_count && !d->error; i++)
 		diff_table(a, &a->tables[i], d, writes);
@@ -310,6 +311,12 @@ static int pass(struct attempt *a, unsigned number, struct diff *d, struct write
 	}
 	if (rc || !writes->count)
 		return rc;
+	/* Its deletion may just be on its way. */
+	if (d->guesses_row && !y->first_seen_us) {
+		y->first_seen_us = a->begun_us;
+		*ret_wait_ns = MOMENT_NS;
+		return -EAGAIN;
+	}
 	if (d->used_horizon) {
 		if (late && y->tried_late)
 			return -ESTALE;

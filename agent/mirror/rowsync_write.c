@@ -181,6 +181,12 @@ static void put_assignment(struct write *w, const struct change *x, size_t count
 		text_put(&w->text, " = ?");
 		put_value(w, x->value);
 		return;
+	case CHANGE_DISCARD:
+		text_put(&w->text, " = ");
+		text_put(&w->text, x->column->quoted);
+		text_put(&w->text, " - ?");
+		put_value(w, x->value);
+		return;
 	case CHANGE_PREPEND:
 		text_put(&w->text, " = ? + ");
 		text_put(&w->text, x->column->quoted);
@@ -211,7 +217,7 @@ static void update(struct write_list *l, const struct schema_table *t, const cha
 		put_assignment(w, x + i, run);
 	}
 	put_where(w, t, row);
-	l->repaired += count;
+	*(x->kind == CHANGE_DISCARD ? &l->deleted : &l->repaired) += count;
 }
 
 /* By what shares a statement. Those of lists keep their order, which is that of the list. */
@@ -220,11 +226,11 @@ static int change_compare(const void *left, const void *right)
 	const struct change *a = left, *b = right;
 	int class_a = a->kind < CHANGE_MARK	? 0
 		      : a->kind == CHANGE_MARK	? 1
-		      : a->kind < CHANGE_APPEND ? 2
+		      : a->kind < CHANGE_DISCARD ? 2
 						: 3;
 	int class_b = b->kind < CHANGE_MARK	? 0
 		      : b->kind == CHANGE_MARK	? 1
-		      : b->kind < CHANGE_APPEND ? 2
+		      : b->kind < CHANGE_DISCARD ? 2
 						: 3;
 
 	if (class_a != class_b)
@@ -259,11 +265,11 @@ void write_changes(struct write_list *l, const struct schema_table *table, const
 			       x[n].expires == x->expires)
 				n++;
 			mark(l, table, quoted, row, x, n, now_s);
-		} else if (x->kind >= CHANGE_APPEND) {
+		} else if (x->kind >= CHANGE_DISCARD) {
 			n = run_of(x, count - i);
 			update(l, table, quoted, row, x, n, now_s);
 		} else {
-			while (i + n < count && x[n].kind < CHANGE_APPEND && x[n].written == x->written &&
+			while (i + n < count && x[n].kind < CHANGE_DISCARD && x[n].written == x->written &&
 			       x[n].expires == x->expires)
 				n++;
 			update(l, table, quoted, row, x, n, now_s);

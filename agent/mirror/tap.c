@@ -10,6 +10,9 @@
 #include "mirror/mirror.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/rowsync.h"
+
+#define STOP_PATIENCE_NS 2000000000ull
 
 static void settled(struct dispatch *d)
 {
@@ -93,16 +96,6 @@ static bool names_no_keyspace(const struct statement *s)
 	return s->table_count == 0 || s->kind == STATEMENT_SCHEMA || (s->flags & STATEMENT_TABLES_MORE);
 }
 
-/* Relayed without being mirrored: counted, and on the ledger. */
-static void shed(struct tap *t, const struct tap_write *w)
-{
-	struct gap *g = t->worker->gap;
-
-	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
-	gap_note(g, GAP_SHED, side_other(w->primary),
-		 gap_cell(g, w->statement, w->slot ? w->slot->prepared->keyspace : w->keyspace), 0);
-}
-
 #define BATCH_SLOTS 256 /* different prepared statements in one batch */
 
 /* The statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */
@@ -143,10 +136,18 @@ static uint16_t cell_of(struct tap *t, const struct tap_write *w)
 	return gap_cell(t->worker->gap, w->statement, keyspace);
 }
 
+/* Relayed without being mirrored: counted, and on the ledger. */
+static void shed(struct tap *t, const struct tap_write *w)
+{
+	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
+	gap_note(t->worker->gap, GAP_SHED, side_other(w->primary), cell_of(t, w), 0);
+}
+
 static enum journal_kind kind_of(const struct tap_write *w)
 {
 	if (w->statement->kind == STATEMENT_SCHEMA || w->statement->kind == STATEMENT_TRUNCATE)
 		return ENTRY_BARRIER;
+	/* What may be sent only once is kept as ROWS: after a crash nobody knows whether it was. */
 	return w->way == MIRRORABLE ? ENTRY_WRITE : w->way == UNMIRRORED_COUNTER ? ENTRY_COUNT : ENTRY_ROWS;
 }
 
@@ -163,7 +164,7 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 {
 	struct tap *t = tap;
 	const struct request *q = w->request;
-	struct prepared_slot *slots[BATCH_SLOTS] = {w->slot};
+	struct prepared_slot *slots[BATCH_SLOTS];
 	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
 	struct dispatch *d = &t->dispatch[side_other(w->primary)];
 	struct journal_write j = {.kind = kind_of(w), .statement = (uint8_t)w->statement->kind, .version = q->version, .opcode = q->opcode,
@@ -174,6 +175,8 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};
 	struct record *r = NULL;
 
+	if (q->opcode != OP_BATCH)
+		slots[0] = w->slot;
 	if (j.kind == ENTRY_BARRIER)
 		j.timestamp = (int64_t)atomic_fetch_add(&t->mirror->barriers, 1);
 	if (slot_count >= 0)
@@ -195,6 +198,10 @@ static int tap_intent(void *tap, const struct tap_write *w, struct record **ret)
 		shed(t, w);
 		return -ENOSPC;
 	}
+	r->once = w->way == MIRRORABLE_ONCE || w->way == UNMIRRORED_LIST;
+	r->compared = w->way == UNMIRRORED_LIST;
+	if (r->once)
+		r->moment = rowsync_moment(t->mirror->rowsync);
 	r->cell = cell_of(t, w);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
@@ -222,6 +229,7 @@ static void tap_outcome(void *tap, struct record *r, enum write_outcome outcome)
 	if (outcome == WRITE_UNKNOWN && (r->entry == ENTRY_WRITE || r->entry == ENTRY_ROWS)) {
 		/* It stays in doubt on disk, and its rows are compared. */
 		r->unknown = true;
+		r->once = false;
 		r->entry = ENTRY_ROWS;
 		r->acknowledged_ns = t->worker->turn_ns;
 		dispatch_push(&t->dispatch[to], r);
@@ -263,9 +271,15 @@ static bool tap_idle(void *tap)
 {
 	struct tap *t = tap;
 
-	/* At the end only what can go out now is waited for: the rest is safe on disk for the next start. */
-	if (t->worker->stopping && t->mirror->journals.directory >= 0)
-		return t->in_doubt == 0 && dispatch_resting(&t->dispatch[ORIGIN]) && dispatch_resting(&t->dispatch[TARGET]);
+	/* At the end only what can go out now is waited for, and not for long: the rest is safe on disk for the next start. */
+	if (t->worker->stopping && t->mirror->journals.directory >= 0) {
+		bool (*rests)(struct dispatch *d);
+
+		if (!t->stopping_ns)
+			t->stopping_ns = t->worker->turn_ns;
+		rests = t->worker->turn_ns - t->stopping_ns > STOP_PATIENCE_NS ? dispatch_rest : dispatch_resting;
+		return t->in_doubt == 0 && rests(&t->dispatch[ORIGIN]) && rests(&t->dispatch[TARGET]);
+	}
 	return t->in_doubt == 0 && dispatch_idle(&t->dispatch[ORIGIN]) && dispatch_idle(&t->dispatch[TARGET]);
 }
 

@@ -14,6 +14,7 @@ struct tap {
 	struct hold_view holds;
 	uint32_t writes;                 /* intents so far: marks the statements of one batch */
 	uint32_t in_doubt;
+	uint64_t stopping_ns; /* when it was first asked at the end whether it is idle; 0 = not yet */
 	bool stalled; /* sessions wait for space */
 	bool closed;  /* nothing is sent any more */
 };

@@ -180,7 +180,7 @@ int analyse(struct session *s, const struct frame_header *h, const uint8_t *enve
 	a->unmirrored = statement_unmirrored_bound(a->statement, a->request.opcode == OP_BATCH ? a->request.batch_children
 											       : a->request.params.values);
 	if (a->unmirrored == MIRRORABLE && statement_changes_rows(a->statement) && request_may_bind_list(&a->request))
-		a->unmirrored = UNMIRRORED_LIST;
+		a->unmirrored = MIRRORABLE_ONCE;
 	/* Its children may say too little, but it is certain what it is. */
 	if (a->request.opcode == OP_BATCH && a->request.batch_type == 2)
 		a->unmirrored = UNMIRRORED_COUNTER;

@@ -345,10 +345,6 @@ static int tell_mirror(struct session *s, struct analysis *a, enum side side, st
 		*edit_count = request_pin_timestamp(&a->request, write.timestamp, edits);
 	}
 	r = w->relay->tap->intent(w->tap, &write, record);
-	if (r == -ENOTSUP) {
-		*mirrored = false;
-		*edit_count = 0;
-	}
 	return r == -EAGAIN ? r : 0;
 }
 

@@ -21,8 +21,11 @@ struct prepared_slot;
 struct session;
 
 struct tap_write {
-	/* How it reaches the other side: MIRRORABLE = by being repeated with its timestamp; LWT, LIST, FUNCTION, UNCLASSIFIED = by a row sync
-	 * after its success; COUNTER = by being sent once. Never POLICY. A batch is what its most demanding child is. */
+	/*
+	 * How it reaches the other side: MIRRORABLE = by being repeated with its timestamp; ONCE = the same, but only once; LIST = so, and
+	 * then a row sync, since elements stand in the order in which they arrive; LWT, FUNCTION, UNCLASSIFIED = by a row sync after its
+	 * success; COUNTER = by being sent once. Never POLICY. A batch is what its most demanding child is.
+	 */
 	enum unmirrored way;
 	const struct request *request;       /* borrows; body uncompressed, as the client sent it but for functions that became values */
 	const struct statement *statement;   /* borrows; BATCH: a summary over its children */
@@ -43,8 +46,7 @@ struct tap_ops {
 
 	/*
 	 * A write is about to go to the primary. 0 with *ret (the relay returns it through outcome(), always, exactly once);
-	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows; −ENOTSUP:
-	 * not by that way: relay it as it came, unmirrored (the relay counts it).
+	 * −ENOSPC: relay it unmirrored (counted as shed by the tap); −EAGAIN: hold this session, relay_resume_stalled() follows.
 	 */
 	int (*intent)(void *tap, const struct tap_write *write, struct record **ret);
 

@@ -54,7 +54,7 @@ def pytest_runtest_makereport(item, call):
 def clusters():
     """(origin, target), with passwords; nothing but the system's keyspaces in them."""
     # Plain and TLS on one port, for the tests of either; with TLS the target wants certificates.
-    origin = lab.Cassandra("origin", 1, ORIGINS, version=os.environ.get("LAB_ORIGIN_VERSION"), options=("--auth", "--tls", "optional"))
+    origin = lab.Cassandra("origin", 1, ORIGINS, version=os.environ.get("LAB_ORIGIN_VERSION"), options=("--auth", "--tls", "optional", "--set", "prepared_statements_cache_size: 64MiB"))
     # Of a compressed commit log nothing survives a SIGKILL but what was synced, every 10 s; of a plain one, all but 100 ms.
     target = lab.Cassandra("target", 2, 1, version=os.environ.get("LAB_TARGET_VERSION"),
                            options=("--auth", "--tls", "optional-mutual", "--set", "commitlog_compression: [{class_name: LZ4Compressor}]"))

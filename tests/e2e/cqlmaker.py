@@ -3,7 +3,9 @@
 
 What makes them comparable on two keyspaces that get them one after the other: each partition has one way with
 timestamps. 0: the client gives all of them, out of a clock that it counts itself (near 1970, so that they collide and
-come late); 1: it gives none; 2: both, where none always wins. Otherwise the two clocks of a test run would decide.
+come late); 1: it gives none; 2: both, where none always wins. Otherwise the two clocks of a test run would decide. Conditional statements are for
+partitions of the second way: a condition and a client's own timestamps do not go together in Cassandra itself, and the tombstones that
+the one leaves for the other nobody can read.
 
 A statement has tags for what it takes to mirror it: "lwt", "counter", "list", "function", "undecided". One whose tags
 the test did not ask for is not made.
@@ -141,7 +143,7 @@ class Maker:
     def insert(self, policy=None, batch=False):
         conditional = policy is None and "lwt" in self.tags and self.chance(0.15)
         t = self.table("lwt" if conditional else None)
-        index = self.index((SERVER, MIXED) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
+        index = self.index((SERVER,) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
         b, columns = self.binder(batch), self.columns(t)
         values = [b.term(k, v) for (_, k), v in zip(t.partition, self.partition(t, index))]
         names = [c for c, _ in t.partition]
@@ -226,7 +228,7 @@ class Maker:
     def update(self, policy=None, batch=False):
         conditional = policy is None and "lwt" in self.tags and self.chance(0.15)
         t = self.table("lwt" if conditional else None)
-        index = self.index((SERVER, MIXED) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
+        index = self.index((SERVER,) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
         b, tags, sets = self.binder(batch), set(), []
         using, stamp = ("", None) if conditional else self.using(b, index % 3, flag=not batch)
         static = t.static and self.chance(0.3)
@@ -254,7 +256,7 @@ class Maker:
     def delete(self, policy=None, batch=False):
         conditional = policy is None and "lwt" in self.tags and self.chance(0.15)
         t = self.table("lwt" if conditional else None)
-        index = self.index((SERVER, MIXED) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
+        index = self.index((SERVER,) if conditional else (CLIENT, SERVER, MIXED) if policy is None else (policy,))
         b, what, tags = self.binder(batch), [], set()
         if t.regular and self.chance(0.5):
             for c, k in self.rng.sample(t.regular, self.rng.randrange(1, min(2, len(t.regular)) + 1)):
@@ -423,7 +425,7 @@ class Maker:
         pieces = []
         if "counter" in self.tags and self.chance(0.2):
             b_kind, pieces = "COUNTER ", [self.counter(None, True) for _ in range(self.any((1, 2, 3)))]
-        elif "lwt" in self.tags and policy != CLIENT and self.chance(0.15):
+        elif "lwt" in self.tags and policy == SERVER and self.chance(0.15):
             return self.conditional_batch(policy)
         else:
             makers += (self.function,) if "function" in self.tags else ()

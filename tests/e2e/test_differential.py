@@ -18,7 +18,7 @@ import lab
 import pytest
 from cqlmaker import Maker
 from cqlstatement import KS, Piece, Statement
-from families import ALL, mixed
+from families import ALL, mirrored
 
 pytestmark = pytest.mark.quick
 COUNT = int(os.environ.get("LAB_STATEMENTS", "3000"))
@@ -146,10 +146,10 @@ class Run:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_same_statements(make_agent, clusters, keyspaces, seed):
-    """What is repeated with its timestamp, in all its forms, mixed."""
+    """In all their forms, mixed."""
     agent, started = make_agent(ebpf=False), time.time_ns() // 1000
     agent.phase("mirror")
-    run = Run(agent, clusters, keyspaces, seed, set(mixed()) & set(DATA))
+    run = Run(agent, clusters, keyspaces, seed, set(mirrored()) & set(DATA))
     try:
         took = run.send()
         run.judge_control(started)

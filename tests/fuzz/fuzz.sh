@@ -19,7 +19,7 @@ for bin in "$build"/fuzz/fuzz_*; do
 	dirs=("$found")
 	for d in "tests/fuzz/$name.in" "$repro"; do [ ! -d "$d" ] || dirs+=("$d"); done
 	new=$(mktemp -d)
-	if "$bin" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	if "$bin" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -print_final_stats=1 \
 		-artifact_prefix="$new/" "${dirs[@]}" >"$log" 2>&1 </dev/null; then
 		passed=$((passed + 1))
 		echo "$name: $(awk '/^stat::number_of_executed_units/ {n = $2} /cov:/ {for (i = 1; i < NF; i++) if ($i == "cov:") c = $(i + 1)} END {print n " runs, coverage " c}' "$log")"

@@ -49,7 +49,7 @@ static const struct {
     {"v=1@100", "v=1@100", 0, ""},
     {"", "", 0, ""},
     {"v=1@100+50", "v=1@100+51", 0, ""},
-    {"v=1@100 se=a@1,b@2 l=x@3,y@4", "v=1@100 se=a@1,b@2 l=x@9,y@9", 0, ""},
+    {"v=1@100 se=a@1,b@2 l=x@3,y@4", "v=1@100 se=a@1,b@2 l=x@3,y@4", 0, ""},
     {"v=1@100", "v=1@100", MARKER, ""},
     /* under a newer timestamp, which nothing lowers */
     {"v=1@100", "v=1@200", 0, ""},
@@ -113,15 +113,19 @@ static const struct {
     {"m=x:1@?", "m=x:2@6000", VERIFY | USED_HORIZON, "UPDATE USING 6001 default SET m+{x:1}"},
     {"", "se=a@?,b@?", VERIFY | USED_HORIZON, "DELETE se USING 5000"},
 
-    /* lists: added at an end with their own timestamps, else anew */
-    {"l=x@1,y@2,z@2", "l=x@1", 0, "UPDATE USING 2 SET l+[y,z]"},
-    {"l=x@1,y@2,z@3", "l=x@1", 0, "UPDATE USING 2 SET l+[y]; UPDATE USING 3 SET l+[z]"},
-    {"l=x@1,y@2+60", "", 0, "UPDATE USING 1 SET l+[x]; UPDATE USING 2+60 SET l+[y]"},
-    {"l=x@3,y@3,z@1", "l=z@1", 0, "UPDATE USING 3 SET [x,y]+l"},
-    {"l=x@4,y@3,z@1", "l=z@1", 0, "UPDATE USING 3 SET [y]+l; UPDATE USING 4 SET [x]+l"},
+    /* lists: added at an end, else anew, all with their own timestamps */
+    {"l=x@1,y@2,z@2", "l=x@1", VERIFY, "UPDATE USING 2 SET l+[y,z]"},
+    {"l=x@1,y@2,z@3", "l=x@1", VERIFY, "UPDATE USING 2 SET l+[y]; UPDATE USING 3 SET l+[z]"},
+    {"l=x@1,y@2+60", "", VERIFY, "UPDATE USING 1 SET l+[x]; UPDATE USING 2+60 SET l+[y]"},
+    {"l=x@3,y@3,z@1", "l=z@1", VERIFY, "UPDATE USING 3 SET [x,y]+l"},
+    {"l=x@4,y@3,z@1", "l=z@1", VERIFY, "UPDATE USING 3 SET [y]+l; UPDATE USING 4 SET [x]+l"},
+    {"l=x@1,y@9", "l=x@1,y@9", 0, ""},
     {"l=x@1,y@9", "l=y@2,x@5", VERIFY,
-     "DELETE l USING 5; UPDATE USING 6 SET l+[x]; UPDATE USING 9 SET l+[y]"},
-    {"l=x@1", "l=x@1,x@2", VERIFY, "DELETE l USING 2; UPDATE USING 3 SET l+[x]"},
+     "UPDATE USING 5 SET l-[y,x]; UPDATE USING 1 SET l+[x]; UPDATE USING 9 SET l+[y]"},
+    {"l=x@1", "l=x@1,x@2", VERIFY, "UPDATE USING 2 SET l-[x,x]; UPDATE USING 1 SET l+[x]"},
+    {"l=x@1,y@2", "l=x@1,y@3", VERIFY, "UPDATE USING 3 SET l-[x,y]; UPDATE USING 1 SET l+[x]; UPDATE USING 2 SET l+[y]"},
+    {"l=x@1,y@2", "l=x@1+60", VERIFY, "UPDATE USING 1 SET l-[x]; UPDATE USING 1 SET l+[x]; UPDATE USING 2 SET l+[y]"},
+    {"l=x@1", "l=y@?", VERIFY | USED_HORIZON, "DELETE l USING 5000; UPDATE USING 5001 SET l+[x]"},
     {"", "l=x@1,x@2", 0, "DELETE l USING 2"},
     {"l=x@?,y@?", "l=x@?", VERIFY | USED_HORIZON, "UPDATE USING 5000 default SET l+[y]"},
 };
@@ -345,8 +349,10 @@ static void render(const struct write *w, char *to, size_t room)
 		if (memmem(p, (size_t)(end - p), "? + ", 4)) {
 			n += put_collection(what + n, sizeof(what) - n, s, false, "[]");
 			n += (size_t)snprintf(what + n, sizeof(what) - n, "+%s", name);
-		} else if (memmem(p, (size_t)(end - p), " + ?", 4)) {
-			n += (size_t)snprintf(what + n, sizeof(what) - n, "%s+", name);
+		} else if (memmem(p, (size_t)(end - p), " + ?", 4) || memmem(p, (size_t)(end - p), " - ?", 4)) {
+			bool more = memmem(p, (size_t)(end - p), " + ?", 4);
+
+			n += (size_t)snprintf(what + n, sizeof(what) - n, "%s%c", name, more ? '+' : '-');
 			n += put_collection(what + n, sizeof(what) - n, s, *name == 'm',
 					    *name == 'l' ? "[]" : "{}");
 		} else {

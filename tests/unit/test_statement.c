@@ -402,7 +402,11 @@ static void why_a_statement_is_not_mirrored(void **state)
 	    {"BEGIN COUNTER BATCH UPDATE t SET c = c + ? WHERE k = 1 APPLY BATCH", UNMIRRORED_COUNTER},
 	    {"UPDATE t SET l = l + [1], v = now() WHERE k = 1", UNMIRRORED_LIST},
 	    {"UPDATE t SET l = [1], x = x + ? WHERE k = 1", UNMIRRORED_LIST},
-	    {"INSERT INTO t (k, l) VALUES (1, [1])", UNMIRRORED_LIST},
+	    {"INSERT INTO t (k, l) VALUES (1, [1])", MIRRORABLE_ONCE},
+	    {"UPDATE t SET l = [], v = 1 WHERE k = 1", MIRRORABLE_ONCE},
+	    {"UPDATE t SET l = [1], v = now() WHERE k = 1", UNMIRRORED_LIST},
+	    {"UPDATE t SET l = [1] WHERE k = 1 IF EXISTS", UNMIRRORED_LWT},
+	    {"BEGIN BATCH UPDATE t SET l = [1] WHERE k = 1; UPDATE t SET l = l + [2] WHERE k = 2; APPLY BATCH", UNMIRRORED_LIST},
 	    {"UPDATE t SET v = now() WHERE k = 1", UNMIRRORED_FUNCTION},
 	    {"UPDATE t SET c = c + ?, v = now() WHERE k = 1", UNMIRRORED_UNCLASSIFIED},
 	    {"UPDATE t SET m[1] = 1 WHERE k = 1", UNMIRRORED_UNCLASSIFIED},
@@ -426,7 +430,7 @@ static void bound_documents_may_hold_lists(void **state)
 		enum unmirrored why;
 	} bound[] = {
 	    {"INSERT INTO t JSON ?", "{\"k\": 1}", MIRRORABLE},
-	    {"INSERT INTO t JSON ?", "{\"k\": 1, \"l\": [1]}", UNMIRRORED_LIST},
+	    {"INSERT INTO t JSON ?", "{\"k\": 1, \"l\": [1]}", MIRRORABLE_ONCE},
 	    {"INSERT INTO t JSON ?", "", MIRRORABLE},
 	    {"INSERT INTO t JSON ? IF NOT EXISTS", "[", UNMIRRORED_LWT},
 	    {"INSERT INTO t (k, v) VALUES (?, ?)", "[", MIRRORABLE},
