@@ -31,6 +31,12 @@ def schema(keyspace):
     return [f"USE {keyspace}", PLACE.format(ks=keyspace), *[f"CREATE TABLE {keyspace}.{t}" for t in TABLES]]
 
 
+def words(driver):
+    """What starts its program; None: it was not built."""
+    r = subprocess.run([os.path.join(DRIVERS, "build.sh"), "command", driver], text=True, stdout=subprocess.PIPE)
+    return r.stdout.split("\n")[:-1] if r.returncode == 0 else None
+
+
 class Program:
     """One program of tests/drivers: commands go in by lines, each is answered by a line."""
 
@@ -39,9 +45,7 @@ class Program:
         self.prefix = f"v{protocol}{compression}"
         self.record = os.path.join(lab.RUN, f"record-{keyspace}-{self.prefix}")
         self.said = os.path.join(lab.LOGS, f"{driver}-{self.prefix}.err")
-        command = subprocess.run([os.path.join(DRIVERS, "build.sh"), "command", driver], check=True, text=True,
-                                 stdout=subprocess.PIPE).stdout.split("\n")[:-1]
-        command += ["--contact", contact, "--user", lab.USER, "--password", lab.PASSWORD, "--keyspace", keyspace, "--record", self.record,
+        command = words(driver) + ["--contact", contact, "--user", lab.USER, "--password", lab.PASSWORD, "--keyspace", keyspace, "--record", self.record,
                     "--prefix", self.prefix, "--protocol", str(protocol), "--compression", compression]
         with open(self.said, "wb") as said:
             self.process = subprocess.Popen(pod.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
