@@ -102,6 +102,8 @@ static int change_execute(struct wire_out *o, const struct request *r, const str
 		out_raw(o, piece(r, p->consistency_at, r->body.size));
 		return 0;
 	}
+	if (!(flags & QUERY_VALUES))
+		flags &= ~(uint32_t)QUERY_NAMES; /* of none; ours have positions */
 	if (place.count)
 		flags |= QUERY_VALUES;
 	if (p->values_count + place.count > UINT16_MAX)
@@ -115,7 +117,7 @@ static int change_execute(struct wire_out *o, const struct request *r, const str
 		out_int(o, flags);
 	else
 		out_byte(o, (uint8_t)flags);
-	if (flags & QUERY_NAMES && p->flags & QUERY_VALUES)
+	if (flags & QUERY_NAMES)
 		put_named_values(o, p->values, p->values_count, &place, how->source);
 	else if (flags & QUERY_VALUES)
 		put_values(o, p->values, p->values_count, &place, how->source);

@@ -130,7 +130,8 @@ void reader_add_table(struct reader *r, const struct token *keyspace, const stru
 
 	if (r->sink)
 		r->sink->name(r->sink->context, keyspace, table);
-	if ((keyspace && !token_name(keyspace, name.keyspace)) || (table && !token_name(table, name.table))) {
+	/* An empty keyspace would read as none. */
+	if ((keyspace && (!token_name(keyspace, name.keyspace) || !name.keyspace[0])) || (table && !token_name(table, name.table))) {
 		s->flags |= STATEMENT_TABLES_MORE;
 		return;
 	}

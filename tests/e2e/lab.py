@@ -78,7 +78,11 @@ class Pod:
 class Cassandra:
     """Nodes of one cluster, each in a namespace of its own."""
 
+    networks = {}  # namespaces stay until the run is over, with their addresses
+
     def __init__(self, name, network, count=1, version=None, options=("--auth",)):
+        taken = self.networks.setdefault(network, name)
+        assert taken == name, f"{taken} has the network 10.77.{network}.x already: {name} needs another one"
         self.name = name
         self.nodes = []
         self.version = version

@@ -26,7 +26,7 @@ def ring():
     """Two nodes at RF 1: half of each table is on a replica that the agent's node will not reach."""
     # Two JVMs that have just begun, on a machine that others use as well: their time-outs are not what is tested here.
     patience = [x for k in ("write", "read", "range", "truncate") for x in ("--set", f"{k}_request_timeout: 60s")]
-    cluster = lab.Cassandra("ring", 7, 2, options=("--auth", *patience))
+    cluster = lab.Cassandra("ring", 8, 2, options=("--auth", *patience))
     try:
         cluster.start()
         cluster.wait()
