@@ -123,6 +123,11 @@ static void on_name(void *context, const struct token *keyspace, const struct to
 		return;
 	if (keyspace) {
 		put_name(r, name.keyspace);
+		/* A name that stays may be spelled in any way. */
+		if (strcmp(name.table, was.table) == 0) {
+			pass(r, end_of(r, keyspace));
+			return;
+		}
 		out_byte(r->out, '.');
 	}
 	put_name(r, name.table);
