@@ -65,7 +65,7 @@ class Side:
             statement = SimpleStatement(f'SELECT {", ".join(select)} FROM "{keyspace}"."{table}"', fetch_size=2000)
             full = f"{keyspace}.{table}"
             for values in self.session.execute(statement):
-                now = time.time()
+                now = int(time.time())  # a TTL is what is left until a whole second
                 k, i, row = tuple(values[: len(key)]), len(key), {}
                 for column, plain, static, ordered in cells:
                     value, written, expiry = values[i], None, None
