@@ -59,6 +59,8 @@ METRIC(MIRROR_OLDEST_SECONDS, "gauge", "cqlferry_mirror_oldest_seconds", "", "Ag
 METRIC(MIRROR_REFUSED_BY_PRIMARY, "counter", "cqlferry_mirror_refused_total", "", "Writes that the primary cluster refused: they are not mirrored, on purpose")
 METRIC(MIRROR_LEFT_OUT, "counter", "cqlferry_mirror_left_out_total", "", "Writes, or statements of a batch, that are not mirrored because mirror.include or mirror.exclude leaves their tables out")
 METRIC(MIRROR_LATE, "counter", "cqlferry_mirror_late_total", "", "Writes with a TTL that were late for a cluster that speaks no v5, and went through row sync instead, so as not to live longer there")
+METRIC(MIRROR_TO_REPLICA, "counter", "cqlferry_mirror_token_aware_total", "replica=\"yes\"", "Prepared writes sent while the ring of the target is known (target.tokenAware): to a node that holds their partition, or to another because their key is not known, none of the contact points has it, or those that do are too busy")
+METRIC(MIRROR_TO_OTHER, "counter", "cqlferry_mirror_token_aware_total", "replica=\"no\"", "")
 METRIC(ACKNOWLEDGED_BOTH, "counter", "cqlferry_acknowledged_total", "when=\"both\"", "With acknowledgement both: writes answered to clients, when both clusters had them, when limits.acknowledgeMillis were over, or at once because the other cluster was away")
 METRIC(ACKNOWLEDGED_LATE, "counter", "cqlferry_acknowledged_total", "when=\"time_out\"", "")
 METRIC(ACKNOWLEDGED_JOURNAL, "counter", "cqlferry_acknowledged_total", "when=\"journal\"", "")

@@ -75,8 +75,9 @@ struct config_cluster {
 	char *username;			   /* "" = none */
 	char *password;			   /* secret; already read from passwordFile when that is set */
 	char *password_file;
-	int consistency; /* target only, as the next one */
+	int consistency; /* target only, as the next two */
 	uint32_t protocol_version;
+	bool token_aware;
 	struct config_tls tls;
 	char *bundle; /* secure-connect bundle; "" = none. Instead of contact points and tls */
 };

@@ -7,10 +7,12 @@
 
 #include "base/log.h"
 #include "mirror/preflight.h"
+#include "mirror/replicas.h"
 #include "mirror/skew.h"
 
 #define QUESTION_MS 5000
 #define PROBLEMS_MAX 32
+#define ROUTE_UNASKED 1
 
 struct reading {
 	bool known;
@@ -26,14 +28,19 @@ struct vigil {
 	_Atomic bool stopping; /* no further question */
 	unsigned seconds;
 	bool preflight; /* this round makes one */
+	bool routing;   /* and reads the target's ring */
 	/* Of the round that is under way; the main loop looks at it when that has ended. */
 	struct reading fresh[SIDES];
 	char problem[PROBLEMS_MAX][400];
 	unsigned problems, failures;
+	int routed; /* what became of reading the ring: 0, −errno with the reason, or ROUTE_UNASKED */
+	struct replicas *replicas; /* if that is 0 */
+	struct error unrouted;
 	/* What is said. */
 	struct reading clock[SIDES];
 	bool alarm[SIDES];
 	unsigned said; /* failures, when they were last told */
+	int route_said; /* the same of `routed` */
 	json_t *shown; /* findings that stand against mirroring */
 };
 
@@ -56,6 +63,8 @@ static void measure(struct vigil *v, enum side side)
 		k->known = client_open(&client, c, &to, o->mark, QUESTION_MS, &error) == 0 &&
 			       skew_measure(client, &k->skew, &error) == 0;
 		snprintf(k->error, sizeof(k->error), "%s", error.text);
+		if (k->known && side == TARGET && v->routing)
+			v->routed = replicas_read(client, c, i, &v->replicas, &v->unrouted);
 		client_close(client);
 	}
 }
@@ -76,6 +85,8 @@ static void work(uv_work_t *w)
 	struct vigil *v = w->data;
 	const struct relay_options *o = &v->node->relay.options;
 
+	v->routed = ROUTE_UNASKED;
+	v->unrouted.text[0] = 0;
 	for (int side = 0; side < SIDES; side++)
 		measure(v, side);
 	v->problems = v->failures = 0;
@@ -127,6 +138,21 @@ static void judge_preflight(struct vigil *v)
 	v->preflight = v->failures > 0; /* again, until all is well */
 }
 
+/* A ring that could not be read today is still the one of yesterday. */
+static void judge_route(struct vigil *v)
+{
+	if (v->routed == ROUTE_UNASKED)
+		return;
+	if (v->routed == 0 || v->routed == -ENOTSUP)
+		mirror_route(&v->node->mirror, v->replicas);
+	v->replicas = NULL;
+	if (v->routed == 0 && v->route_said != 0)
+		log_info("agent", "the ring of the target is known: mirrored writes go to replicas of their partitions");
+	else if (v->routed < 0 && v->routed != v->route_said)
+		log_info("agent", "the ring of the target is not known, mirrored writes go to any of its nodes: %s", v->unrouted.text);
+	v->route_said = v->routed;
+}
+
 static void worked(uv_work_t *w, int status)
 {
 	struct vigil *v = w->data;
@@ -138,6 +164,7 @@ static void worked(uv_work_t *w, int status)
 	for (int side = 0; side < SIDES; side++)
 		judge_clock(v, side);
 	judge_preflight(v);
+	judge_route(v);
 }
 
 int vigil_start(struct node *n, bool preflight, struct error *error)
@@ -152,6 +179,7 @@ int vigil_start(struct node *n, bool preflight, struct error *error)
 	}
 	v->node = n;
 	v->preflight = preflight;
+	v->route_said = ROUTE_UNASKED;
 	v->work.data = v;
 	n->vigil = v;
 	return 0;
@@ -159,11 +187,13 @@ int vigil_start(struct node *n, bool preflight, struct error *error)
 
 void vigil_tick(struct node *n)
 {
+	const struct cluster *target = &n->relay.options.cluster[TARGET];
 	struct vigil *v = n->vigil;
 
 	if (!v || !n->relay.course.mirroring || v->running || v->seconds++ % VIGIL_SECONDS != 0)
 		return;
 	v->running = true;
+	v->routing = v->node->config->target.token_aware && n->relay.course.primary == ORIGIN && target->node_count > 1 && !target->sni;
 	uv_queue_work(&n->loop, &v->work, work, worked);
 }
 
@@ -203,6 +233,7 @@ void vigil_stop(struct node *n)
 	while (v->running)
 		uv_run(&n->loop, UV_RUN_ONCE);
 	json_decref(v->shown);
+	replicas_put(v->replicas);
 	free(v);
 	n->vigil = NULL;
 }

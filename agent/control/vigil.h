@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a mirroring agent keeps asking the clusters, on the thread pool: how far their clocks are from this node's, and whether what
- * `phase mirror` checks is (still) so where nobody asked, because the agent started in that phase.
+ * What a mirroring agent keeps asking the clusters, on the thread pool: how far their clocks are from this node's; whether what
+ * `phase mirror` checks is (still) so where nobody asked, because the agent started in that phase; and where the target keeps which
+ * partitions (mirror/replicas.h).
  *
  * Nothing is refused for it: writes are flowing. It is said in the log when it begins and when it ends, in `status` and in metrics
  * (cqlferry_clock_skew_microseconds, cqlferry_clock_alarm, cqlferry_preflight_failed).

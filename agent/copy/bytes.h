@@ -149,27 +149,3 @@ static inline void bytes_done(struct bytes *b)
 	free(b->data);
 	*b = (struct bytes){0};
 }
-
-/* The next `size` bytes of *from; false, with nothing taken, when there are fewer. */
-static inline bool span_take(struct span *from, size_t size, struct span *ret)
-{
-	if (from->size < size)
-		return false;
-	*ret = span_of(from->data, size);
-	from->data += size;
-	from->size -= size;
-	return true;
-}
-
-/* [bytes]: a length of four bytes and so many bytes; negative is null (data = NULL). False: malformed. */
-static inline bool span_take_bytes(struct span *from, struct span *ret)
-{
-	struct span head;
-	int32_t n;
-
-	if (!span_take(from, 4, &head))
-		return false;
-	n = (int32_t)load_be32(head.data);
-	*ret = (struct span){0};
-	return n < 0 || span_take(from, (size_t)n, ret);
-}

@@ -7,11 +7,8 @@
 #include <string.h>
 
 #include "copy/bytes.h"
-#include "copy/number.h"
-#include "mirror/client.h"
+#include "mirror/ring_read.h"
 #include "net/sni.h"
-
-#define MURMUR "org.apache.cassandra.dht.Murmur3Partitioner"
 
 void copy_cluster_done(struct copy_cluster *c)
 {
@@ -123,45 +120,18 @@ static int read_columns(struct copy_cluster *c, struct client *client, const cha
 
 struct replication {
 	bool found;
-	enum ring_strategy strategy;
-	unsigned factor;
 	const char *local_dc;
+	struct ring_replication how;
 };
-
-/* "3", or "3/1" where one of them is transient. */
-static unsigned factor_of(struct span text)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < text.size && text.data[i] >= '0' && text.data[i] <= '9' && n < 1000; i++)
-		n = n * 10 + text.data[i] - '0';
-	return n;
-}
 
 static int on_replication(void *context, const struct column *columns, const struct span *cells,
 			  unsigned count)
 {
 	struct replication *r = context;
-	struct span map = cells[0], head, key, value;
 
 	(void)columns;
-	if (count != 1 || !span_take(&map, 4, &head))
-		return -EPROTO;
-	r->found = true;
-	for (uint32_t n = load_be32(head.data); n; n--) {
-		if (!span_take_bytes(&map, &key) || !span_take_bytes(&map, &value))
-			return -EPROTO;
-		if (span_equal(key, span_text("class"))) {
-			r->strategy = memmem(value.data, value.size, "SimpleStrategy", 14) ? RING_SIMPLE
-				      : memmem(value.data, value.size, "NetworkTopologyStrategy", 23)
-					  ? RING_TOPOLOGY
-					  : RING_LOCAL;
-		} else if (span_equal(key, span_text("replication_factor")) ||
-			   span_equal(key, span_text(r->local_dc))) {
-			r->factor = factor_of(value);
-		}
-	}
-	return 0;
+	r->found = count == 1 && ring_read_replication(cells[0], r->local_dc, &r->how);
+	return r->found ? 0 : -EPROTO;
 }
 
 static int read_replication(struct client *client, const char *keyspace, struct replication *ret,
@@ -178,120 +148,6 @@ static int read_replication(struct client *client, const char *keyspace, struct 
 	bytes_done(&query);
 	if (rc == 0 && !ret->found)
 		return error_set(error, -ENOENT, "there is no keyspace %s", keyspace);
-	return rc;
-}
-
-/* ------------------------------------------------------------- nodes */
-
-/* A set of tokens, which are text. Those of other partitioners are not kept. */
-static int add_tokens(struct ring *r, unsigned node, struct span set)
-{
-	struct span head, token;
-	int64_t value;
-	int rc = 0;
-
-	if (!r->hashed || !set.data)
-		return 0;
-	if (!span_take(&set, 4, &head))
-		return -EPROTO;
-	for (uint32_t n = load_be32(head.data); n && rc == 0; n--) {
-		if (!span_take_bytes(&set, &token))
-			return -EPROTO;
-		if (number_parse_int(token, &value))
-			rc = ring_add_token(r, node, value);
-	}
-	return rc;
-}
-
-/* An id that is no UUID leaves a node without one, which is then spoken to through the control host. */
-static void keep_id(struct ring_node *n, struct span id)
-{
-	if (id.size != 16)
-		return;
-	for (unsigned i = 0, at = 0; i < 16; i++)
-		at += (unsigned)snprintf(n->id + at, sizeof(n->id) - at, "%s%02x",
-					 i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", id.data[i]);
-}
-
-static int on_local(void *context, const struct column *columns, const struct span *cells, unsigned count)
-{
-	struct copy_cluster *c = context;
-	char dc[64], rack[64];
-	int node;
-
-	(void)columns;
-	if (count != 5)
-		return -EPROTO;
-	c->ring.hashed = span_equal(cells[3], span_text(MURMUR));
-	node = ring_add_node(&c->ring, &c->contact.nodes[0], cell_text(cells[0], dc, sizeof(dc)),
-			     cell_text(cells[1], rack, sizeof(rack)));
-	if (node >= 0)
-		keep_id(&c->ring.nodes[node], cells[4]);
-	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[2]);
-}
-
-static bool take_address(struct span cell, uint16_t port, struct addr *ret)
-{
-	static const uint8_t any[16];
-
-	memset(ret, 0, sizeof(*ret));
-	if ((cell.size != 4 && cell.size != 16) || !memcmp(cell.data, any, cell.size))
-		return false;
-	if (cell.size == 4) {
-		ret->in.sin_family = AF_INET;
-		memcpy(&ret->in.sin_addr, cell.data, 4);
-	} else {
-		ret->in6.sin6_family = AF_INET6;
-		memcpy(&ret->in6.sin6_addr, cell.data, 16);
-	}
-	addr_set_port(ret, port);
-	return true;
-}
-
-/* peer, native address, data center, rack, tokens, host id [, port]. A row without tokens or an address is a node that
- * is coming or going. */
-static int on_peer(void *context, const struct column *columns, const struct span *cells, unsigned count)
-{
-	struct copy_cluster *c = context;
-	uint16_t port = addr_port(&c->contact.nodes[0]);
-	char dc[64], rack[64];
-	struct addr addr;
-	int node;
-
-	(void)columns;
-	if (count < 6)
-		return -EPROTO;
-	if (count > 6 && cells[6].size == 4)
-		port = (uint16_t)load_be32(cells[6].data);
-	if (!cells[4].data || (!take_address(cells[1], port, &addr) && !take_address(cells[0], port, &addr)))
-		return 0;
-	node = ring_add_node(&c->ring, &addr, cell_text(cells[2], dc, sizeof(dc)),
-			     cell_text(cells[3], rack, sizeof(rack)));
-	if (node >= 0)
-		keep_id(&c->ring.nodes[node], cells[5]);
-	return node < 0 ? node : add_tokens(&c->ring, (unsigned)node, cells[4]);
-}
-
-static int read_nodes(struct copy_cluster *c, struct client *client, struct error *error)
-{
-	int rc = client_query(
-	    client,
-	    "SELECT data_center, rack, tokens, partitioner, host_id FROM system.local WHERE key = 'local'",
-	    CL_LOCAL_ONE, on_local, c, error);
-
-	if (rc == 0 && c->ring.node_count == 0)
-		return error_set(error, -EPROTO, "%s: system.local has no row", c->control_text);
-	if (rc < 0)
-		return rc;
-	rc = client_query(
-	    client,
-	    "SELECT peer, native_address, data_center, rack, tokens, host_id, native_port FROM "
-	    "system.peers_v2",
-	    CL_LOCAL_ONE, on_peer, c, error);
-	if (rc == -EINVAL) /* before Cassandra 4 */
-		rc = client_query(client,
-				  "SELECT peer, rpc_address, data_center, rack, tokens, host_id FROM system.peers",
-				  CL_LOCAL_ONE, on_peer, c, error);
 	return rc;
 }
 
@@ -376,7 +232,7 @@ static int open_control(struct copy_cluster *c, const struct copy_login *login, 
 int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, const char *keyspace,
 		      const char *table, struct error *error)
 {
-	struct replication replication = {.strategy = RING_LOCAL};
+	struct replication replication = {0};
 	struct client *client = NULL;
 	int rc;
 
@@ -386,7 +242,7 @@ int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, co
 		rc = open_control(c, login, &client, error);
 	if (rc < 0)
 		return rc;
-	rc = read_nodes(c, client, error);
+	rc = ring_read(&c->ring, client, &c->contact.nodes[0], error);
 	if (rc == 0) {
 		replication.local_dc = c->ring.nodes[0].dc;
 		rc = read_replication(client, keyspace, &replication, error);
@@ -394,7 +250,7 @@ int copy_cluster_read(struct copy_cluster *c, const struct copy_login *login, co
 	if (rc == 0)
 		rc = read_columns(c, client, keyspace, table, error);
 	if (rc == 0)
-		rc = ring_finish(&c->ring, replication.strategy, replication.factor);
+		rc = ring_finish(&c->ring, replication.how.strategy, replication.how.factor);
 	client_close(client);
 	if (rc < 0) {
 		if (!*error->text)

@@ -2,7 +2,7 @@
 /* What COPY asks the control host before it begins: the table's columns, the ring, and where replicas lie.
  * Blocks. */
 #pragma once
-#include "copy/ring.h"
+#include "net/ring.h"
 #include "relay/cluster.h"
 
 enum column_kind { COLUMN_PARTITION, COLUMN_CLUSTERING, COLUMN_STATIC, COLUMN_REGULAR };

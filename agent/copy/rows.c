@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "copy/import_priv.h"
-#include "copy/token.h"
+#include "cql/token.h"
 
 static void reject(struct import_worker *w, struct chunk *c, struct chunk_row *row, const char *reason,
 		   int size)

@@ -14,6 +14,7 @@
 #include "mirror/late.h"
 #include "mirror/missing.h"
 #include "mirror/recovery.h"
+#include "mirror/replicas.h"
 #include "mirror/rows.h"
 #include "mirror/rowsync.h"
 #include "mirror/tables.h"
@@ -55,6 +56,7 @@ void dispatch_done(struct dispatch *d)
 	journal_free(d->recovered);
 	ailing_free(d->ailing);
 	tables_free(d->tables);
+	replicas_put(d->replicas);
 	room_done(&d->room);
 }
 
@@ -237,23 +239,9 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 	}
 }
 
-/* The target for the next record: the one with the fewest in flight, beginning where the last one ended. */
-static struct target *choose(struct dispatch *d)
-{
-	struct target *best = NULL;
-
-	for (unsigned i = 0; i < d->target_count; i++) {
-		struct target *t = d->targets[(d->next_target + i) % d->target_count];
-
-		if (target_ready(t) && (!best || target_inflight(t) < target_inflight(best)))
-			best = t;
-	}
-	return best;
-}
-
 bool dispatch_up(struct dispatch *d)
 {
-	return choose(d) != NULL;
+	return dispatch_choose(d) != NULL;
 }
 
 bool dispatch_resting(struct dispatch *d)
@@ -269,7 +257,7 @@ bool dispatch_rest(struct dispatch *d)
 
 void dispatch_prepare(struct dispatch *d, struct prepared *p)
 {
-	struct target *t = choose(d);
+	struct target *t = dispatch_choose(d);
 
 	if (t)
 		target_prepare(t, p);
@@ -337,6 +325,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 {
 	struct prepared *missing;
 	struct target *t;
+	bool holds;
 	int e;
 
 	late_turn(d, r);
@@ -344,7 +333,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 		sync_rows(d, pop(d));
 		return true;
 	}
-	t = choose(d);
+	t = dispatch_choose_for(d, r, &holds);
 	if (!t)
 		return false;
 	e = target_send(t, r, &missing);
@@ -364,6 +353,8 @@ static bool send_head(struct dispatch *d, struct record *r)
 		dispatch_failed(d, r, e == -EINPROGRESS ? -ENOENT : e);
 		return true;
 	}
+	if (d->replicas && r->opcode == OP_EXECUTE)
+		metric_add(d->worker->metrics, holds ? METRIC_MIRROR_TO_REPLICA : METRIC_MIRROR_TO_OTHER, 1);
 	if (r->entry == ENTRY_COUNT)
 		journal_sent(r);
 	if (r->kind == RECORD_BARRIER) {

@@ -27,6 +27,7 @@
 #define DISPATCH_WINDOW 1024 /* records in flight on one connection */
 #define DISPATCH_LIVE 8192   /* records in memory of one worker for one cluster, those in flight not counted */
 
+struct replicas;
 struct tables;
 struct target;
 
@@ -46,6 +47,7 @@ struct dispatch {
 	uint32_t barriers;              /* of our own: in the queue, delayed, or on their way */
 	struct target *targets[DISPATCH_TARGETS];
 	unsigned target_count, next_target;
+	struct replicas *replicas;      /* which of them hold what (shares); NULL = unknown, or there is nothing to choose */
 	unsigned dead_untold, rows_untold; /* dead letters, and rows that cannot be compared, since the last log line */
 	uint64_t dead_told_ns, rows_told_ns, reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between dispatch.c (the queue) and dispatch_outcome.c (what becomes of a record). */
+/* Between dispatch.c (the queue), dispatch_choose.c (where a record goes) and dispatch_outcome.c (what becomes of it). */
 #pragma once
 #include "mirror/dispatch.h"
 
@@ -15,3 +15,10 @@ void dispatch_push_front(struct dispatch *d, struct record *r);
 void dispatch_delay(struct dispatch *d, struct record *r, int32_t code);
 /* The timer runs as fast as there is something to do. */
 void dispatch_wind(struct dispatch *d);
+
+/* ---- dispatch_choose.c */
+
+/* The least busy connection that can take a record now; NULL = none can. */
+struct target *dispatch_choose(struct dispatch *d);
+/* The same for this record: one to a replica of its partition, where that is known. *ret_holds: it is one. */
+struct target *dispatch_choose_for(struct dispatch *d, const struct record *r, bool *ret_holds);

@@ -9,6 +9,7 @@
 #include "cql/scope.h"
 #include "mirror/dead.h"
 #include "mirror/recovery.h"
+#include "mirror/replicas.h"
 #include "mirror/rowsync.h"
 #include "mirror/tables.h"
 #include "mirror/tap.h"
@@ -43,6 +44,7 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 	int r;
 
 	*m = (struct mirror){.relay = relay, .options = *options};
+	pthread_mutex_init(&m->replicas_lock, NULL);
 	m->journals.budget = options->budget;
 	/* Both directions of each worker need some files at least. */
 	m->journals.file_size = options->budget / (relay->options.workers * 16u) & ~(size_t)4095;
@@ -132,6 +134,35 @@ void mirror_close(struct mirror *m)
 	recovery_close(m->recovery);
 	dead_close(m->dead);
 	holds_done(&m->holds);
+	replicas_put(m->replicas);
+	pthread_mutex_destroy(&m->replicas_lock);
+}
+
+static void take_replicas(struct worker *w, void *context)
+{
+	struct mirror *m = context;
+	struct tap *t = w->tap;
+
+	if (!t)
+		return;
+	replicas_put(t->dispatch[TARGET].replicas);
+	pthread_mutex_lock(&m->replicas_lock);
+	t->dispatch[TARGET].replicas = m->replicas ? replicas_get(m->replicas) : NULL;
+	pthread_mutex_unlock(&m->replicas_lock);
+}
+
+void mirror_route(struct mirror *m, struct replicas *replicas)
+{
+	struct replicas *before;
+
+	pthread_mutex_lock(&m->replicas_lock);
+	before = m->replicas;
+	m->replicas = replicas;
+	pthread_mutex_unlock(&m->replicas_lock);
+	replicas_put(before);
+	/* No reference travels in the message: one that comes after a worker's end is dropped. */
+	for (unsigned i = 0; i < m->relay->worker_count; i++)
+		worker_post(m->relay->workers[i], take_replicas, m);
 }
 
 uint32_t mirror_tables(struct mirror *m, void (*each)(void *context, const struct table_size *s), void *context)

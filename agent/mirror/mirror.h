@@ -10,6 +10,7 @@
  * Each worker has its own of all of these. What workers share is in struct mirror.
  */
 #pragma once
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "mirror/hold.h"
@@ -22,6 +23,7 @@ enum mirror_policy { MIRROR_BLOCK, MIRROR_SHED };
 struct dead;
 struct metrics;
 struct recovery;
+struct replicas;
 struct rowsync;
 struct table_size;
 
@@ -54,6 +56,8 @@ struct mirror {
 	_Atomic uint32_t connected[SIDES];
 	_Atomic uint64_t barriers;      /* raised so far: their order on all workers */
 	_Atomic uint32_t recovered_barriers; /* of an earlier life, that wait: nothing of this one may pass them */
+	pthread_mutex_t replicas_lock;  /* of the pointer; workers have references of their own */
+	struct replicas *replicas;      /* which of the target's contact points hold what; NULL = not known */
 };
 
 struct recovery_found;
@@ -65,6 +69,8 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 int mirror_look(struct mirror *m, struct error *error);
 /* Once a second, main thread: counters of what workers share. */
 void mirror_tick(struct mirror *m, struct metrics *metrics);
+/* Which contact points of the target hold what, from now on (takes it; NULL = nobody knows). Main thread, while the workers run. */
+void mirror_route(struct mirror *m, struct replicas *replicas);
 /* Row syncs end; what is not done waits in the journal. Before relay_stop(). */
 void mirror_stop(struct mirror *m);
 /* After relay_done(). Harmless when it was never opened. */

@@ -46,6 +46,11 @@ uint32_t target_inflight(const struct target *t)
 	return t->inflight;
 }
 
+bool target_among(const struct target *t, uint64_t nodes)
+{
+	return t->itself && (nodes >> t->node & 1);
+}
+
 /* ---- losing and finding the node */
 
 static void lost_because(struct target *t, const char *reason)
@@ -461,6 +466,7 @@ static void on_dialled(void *context, struct dial_result *result, const struct a
 
 	t->dial = NULL;
 	t->address = *address;
+	t->itself = addr_equal(address, &cluster_of(t)->nodes[t->node]);
 	w->turn_ns = clock_now_ns();
 	if (result->error == 0 && conn_init(&t->conn, &w->loop, result->stream, &ops, t) < 0) {
 		stream_close(&result->stream);

@@ -22,6 +22,8 @@ void target_free(struct target *t);
 /* Whether another record can be sent now. */
 bool target_ready(const struct target *t);
 uint32_t target_inflight(const struct target *t);
+/* Whether it leads to one of these contact points (by index a bit each), and to that node itself, not to a host that stands in for it. */
+bool target_among(const struct target *t, uint64_t nodes);
 
 /*
  * Encodes the record into the output buffer. 0; −EAGAIN: not now (window, buffer, another keyspace is being bound);

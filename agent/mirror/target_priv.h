@@ -31,6 +31,7 @@ struct target {
 	struct dispatch *dispatch;
 	unsigned node;
 	struct addr address; /* that was dialled last */
+	bool itself;         /* that is the node's own */
 	uint8_t version;
 	bool segments, conn_live, freeing, warned, repeat; /* repeat: it was up before; what it may have forgotten is sent again */
 	struct reach_dial *dial;

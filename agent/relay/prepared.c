@@ -254,12 +254,34 @@ void prepared_publish(struct prepared *p, enum side side, struct prepared_remote
 	compare_sides(p);
 }
 
+/* Where the partition key is bound. */
+static void read_key(struct prepared_remote *r, const struct prepared_result *answer)
+{
+	const uint8_t *at = answer->pk_indexes.data;
+
+	if (answer->pk_count > TOKEN_PARTS_MAX)
+		return;
+	r->key_count = (uint8_t)answer->pk_count;
+	for (unsigned i = 0; i < r->key_count; i++, at += 2)
+		r->key[i] = (uint16_t)(at[0] << 8 | at[1]);
+}
+
+/* v3 says nothing of the key, and that takes nothing back. */
+static bool says_key(const struct prepared_remote *r, const struct prepared_result *answer)
+{
+	struct prepared_remote other = {0};
+
+	read_key(&other, answer);
+	return !other.key_count || (r->key_count == other.key_count && !memcmp(r->key, other.key, sizeof(r->key)));
+}
+
 static bool says(const struct prepared_remote *r, enum side side, const struct prepared_result *answer, uint64_t bind_hash,
 		 uint64_t result_hash)
 {
 	return r->side == side && r->bind_hash == bind_hash && r->result_hash == result_hash && span_equal(span_of(r->id, r->id_size), answer->id) &&
 	       (answer->result_metadata_id.size == 0 ||
-		span_equal(span_of(r->result_id, r->result_id_size), answer->result_metadata_id));
+		span_equal(span_of(r->result_id, r->result_id_size), answer->result_metadata_id)) &&
+	       says_key(r, answer);
 }
 
 /* 1 = something new was learned. */
@@ -290,6 +312,11 @@ static int learn_answer(struct prepared *p, enum side side, bool apart, const st
 	if (!r->result_id_size && now && now->result_hash == result_hash) {
 		r->result_id_size = now->result_id_size;
 		memcpy(r->result_id, now->result_id, now->result_id_size);
+	}
+	read_key(r, answer);
+	if (!r->key_count && now && now->bind_hash == bind_hash) {
+		r->key_count = now->key_count;
+		memcpy(r->key, now->key, sizeof(r->key));
 	}
 	r->apart = apart;
 	r->bind_hash = bind_hash;

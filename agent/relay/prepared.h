@@ -20,6 +20,7 @@
 #include "cql/instant.h"
 #include "cql/response.h"
 #include "cql/statement.h"
+#include "cql/token.h"
 #include "relay/relay.h"
 
 #define PREPARED_ID_MAX 64          /* Cassandra's ids have 16 bytes; the protocol allows 65535 */
@@ -28,9 +29,11 @@
 
 struct prepared_remote {
 	uint8_t side, id_size, result_id_size;
+	uint8_t key_count; /* columns of the partition key, if all are bound; 0 = not, or not known: v3, a restart, more than fit */
 	bool apart; /* of a text with other names: the id means nothing to anybody but the mirror, and is not kept over a restart */
 	uint8_t id[PREPARED_ID_MAX];
 	uint8_t result_id[PREPARED_ID_MAX]; /* result_metadata_id (v5), size 0 when the answer came in v3/v4 */
+	uint16_t key[TOKEN_PARTS_MAX];      /* which of the bound values they are, in the order of the key */
 	uint64_t bind_hash, result_hash;    /* of names and types, for comparing the two sides */
 	struct prepared_remote *older;      /* in prepared.answers */
 };

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "cql/request.h"
+#include "cql/token.h"
 #include "fuzz/holds.h"
 
 static void check_same(const struct request *a, const struct request *b)
@@ -37,6 +38,17 @@ static void check_edits(const struct request *r, uint8_t *to)
 	      (again.params.timestamp == -7 && again.params.flags == (r->params.flags | QUERY_TIMESTAMP)));
 }
 
+/* Whatever the values are, and wherever a key is looked for among them; with names they are other bytes, but bytes. */
+static void check_token(const struct request *r)
+{
+	static const uint16_t places[] = {0, 2, 1};
+	int64_t token;
+
+	for (unsigned n = 1; n <= 3; n++)
+		token_of_values(r->params.values, places, n, &token);
+	HOLDS(!token_of_values(span_of(NULL, 0), places, 1, &token));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct frame_header h;
@@ -51,6 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (request_parse(h.version, h.flags, h.opcode, body, &r))
 		return 0;
 	HOLDS(h.opcode != OP_EXECUTE || (rc == 0 && span_equal(id, r.id)));
+	check_token(&r);
 	size_t room = request_encode_bound(&r);
 	uint8_t *to = malloc(room);
 	check_edits(&r, to);

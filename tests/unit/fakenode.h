@@ -36,7 +36,7 @@ typedef bool (*fake_answer)(struct fake *f, const struct frame_header *h, struct
 struct fake_table {
 	const char *needle;  /* in the statement */
 	const char *columns; /* "name type" with commas; types: t text, i int, b boolean, u uuid, a inet, l
-				list<text>, m now + ms */
+				list<text>, p map<text, text>, m now + ms */
 	const char *rows[8]; /* cells with bars, "-" = null */
 };
 
@@ -208,13 +208,14 @@ static inline void fake_put_cell(struct wire_out *o, char type, struct span text
 		out_int(o, 8);
 		out_long(o, clock_wall_us() / 1000 + strtol(copy, NULL, 10));
 		break;
+	case 'p':
 	case 'l': {
 		unsigned n = 1;
 
 		for (char *p = copy; *p; p++)
 			n += *p == ',';
 		out_int(o, (uint32_t)(text.size + 4 + 4 * n - (n - 1)));
-		out_int(o, n);
+		out_int(o, type == 'p' ? n / 2 : n);
 		for (char *save = NULL, *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save))
 			out_long_string(o, span_text(p));
 		break;
@@ -255,6 +256,10 @@ static inline void fake_put_table(struct wire_out *o, const struct fake_table *t
 		out_string(&b, span_of(p, (size_t)(space - p)));
 		if (space[1] == 'l') {
 			out_short(&b, TYPE_LIST);
+			out_short(&b, TYPE_VARCHAR);
+		} else if (space[1] == 'p') {
+			out_short(&b, TYPE_MAP);
+			out_short(&b, TYPE_VARCHAR);
 			out_short(&b, TYPE_VARCHAR);
 		}
 		for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What is copied, with which options, and where rows lie: statements, options, cqlshrc, tokens, the ring. */
+/* What is copied, with which options, and where rows lie: statements, options, cqlshrc, the ring. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,8 +9,7 @@
 #include "copy/command.h"
 #include "copy/progress.h"
 #include "copy/rc.h"
-#include "copy/ring.h"
-#include "copy/token.h"
+#include "net/ring.h"
 #include "unit/guard.h"
 
 /* Parsed and written down again: direction, table, columns, file, options. */
@@ -161,25 +160,6 @@ static void test_rc(void **state)
 	assert_true(rc_parse(&rc, "rc", "[a\n", 3, &error) < 0);
 }
 
-/* Tokens that Cassandra gave (SELECT token(k)). */
-static void test_tokens(void **state)
-{
-	static const struct {
-		const char *key; /* hex */
-		int64_t token;
-	} cases[] = {
-	    {"00000001", -4069959284402364209},
-	    {"00000002", -3248873570005575792},
-	    {"6b6579", -6847573755651342660},
-	    {"61626364656667686970717273747576777879", -415589234669787351},
-	    {"ff80ff80ff80ff80ff80ff80ff80ff80ff", 4059330640258649891},
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		assert_int_equal(token_of(guard_hex(0, cases[i].key)), cases[i].token);
-}
-
 static struct ring ring_of(unsigned nodes, unsigned tokens)
 {
 	struct ring r = {.hashed = true};
@@ -286,8 +266,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_statements), cmocka_unit_test(test_options),
 	    cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rc),
-	    cmocka_unit_test(test_tokens),     cmocka_unit_test(test_replicas),
-	    cmocka_unit_test(test_ranges),     cmocka_unit_test(test_spans),
+	    cmocka_unit_test(test_replicas),   cmocka_unit_test(test_ranges),
+	    cmocka_unit_test(test_spans),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

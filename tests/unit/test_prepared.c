@@ -264,6 +264,60 @@ static void clients_are_told_one_id(void **unused)
 	prepared_map_free(m);
 }
 
+/* Where the partition key is bound: v4 and later say it, v3 takes nothing back, and a restart forgets it until somebody prepares again. */
+static void where_the_key_is_bound(void **unused)
+{
+	static const uint8_t second_first[] = {0, 1, 0, 0}, first[] = {0, 0}, many[2 * (TOKEN_PARTS_MAX + 1)];
+	struct prepared_map *m = prepared_map_new(), *later = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m), *l = prepared_cache_new(later);
+	const struct prepared_remote *r;
+	uint8_t saved[1024];
+	struct prepared *p;
+	struct answer a;
+	size_t size;
+
+	(void)unused;
+	answer(&a, "id", "k", TYPE_INT, NULL);
+	prepared_map_learn(m, TARGET, 3, span_text(insert), "ks", &a.r);
+	p = prepared_find(c, span_text("id"))->prepared;
+	assert_int_equal(prepared_on(p, TARGET)->key_count, 0);
+	a.r.pk_count = 2;
+	a.r.pk_indexes = span_of(second_first, sizeof(second_first));
+	prepared_map_learn(m, TARGET, 4, span_text(insert), "ks", &a.r);
+	r = prepared_on(p, TARGET);
+	assert_int_equal(r->key_count, 2);
+	assert_int_equal(r->key[0], 1);
+	assert_int_equal(r->key[1], 0);
+	a.r.pk_count = 0;
+	prepared_map_learn(m, TARGET, 3, span_text(insert), "ks", &a.r);
+	assert_ptr_equal(prepared_on(p, TARGET), r);
+	a.r.result_metadata_id = span_text("v5");
+	prepared_map_learn(m, TARGET, 5, span_text(insert), "ks", &a.r);
+	assert_int_equal(prepared_on(p, TARGET)->key_count, 2);
+	/* The table was made anew, with another key. */
+	a.r.pk_count = 1;
+	a.r.pk_indexes = span_of(first, sizeof(first));
+	prepared_map_learn(m, TARGET, 5, span_text(insert), "ks", &a.r);
+	assert_int_equal(prepared_on(p, TARGET)->key_count, 1);
+	size = prepared_record(p, saved, sizeof(saved));
+	assert_true(size <= sizeof(saved));
+	prepared_map_restore(later, span_of(saved, size));
+	p = prepared_find(l, span_text("id"))->prepared;
+	assert_int_equal(prepared_on(p, TARGET)->key_count, 0);
+	prepared_map_learn(later, TARGET, 5, span_text(insert), "ks", &a.r);
+	assert_int_equal(prepared_on(p, TARGET)->key_count, 1);
+	/* More columns than are kept: as if nothing had been said. */
+	a.r.pk_count = TOKEN_PARTS_MAX + 1;
+	a.r.pk_indexes = span_of(many, sizeof(many));
+	a.r.id = span_text("wide");
+	prepared_map_learn(later, TARGET, 5, span_text("INSERT INTO ks.wide (k) VALUES (?)"), "ks", &a.r);
+	assert_int_equal(prepared_on(prepared_find(l, span_text("wide"))->prepared, TARGET)->key_count, 0);
+	prepared_cache_free(c);
+	prepared_cache_free(l);
+	prepared_map_free(m);
+	prepared_map_free(later);
+}
+
 static const char now[] = "INSERT INTO t (k, v) VALUES (now(), ?)", changed[] = "INSERT INTO t (k, v) VALUES ((timeuuid):cqlferry_0, ?)";
 
 /* What is executed in place of a statement follows from its text, also after a restart; whose id was told is kept. */
@@ -457,6 +511,7 @@ int main(void)
 		cmocka_unit_test(ids_that_are_too_long_are_refused),
 		cmocka_unit_test(a_new_generation_leaves_what_is_in_use),
 		cmocka_unit_test(clients_are_told_one_id),
+		cmocka_unit_test(where_the_key_is_bound),
 		cmocka_unit_test(a_restart_forgets_nothing),
 		cmocka_unit_test(answers_that_alternate_are_kept_once),
 		cmocka_unit_test(an_id_leads_to_what_was_prepared_last),

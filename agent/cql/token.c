@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "copy/token.h"
+#include "cql/token.h"
 
 #include <string.h>
+
+#include "cql/wire.h"
 
 /* MurmurHash3 (x64, 128 bits, seed 0), first half; bytes of the tail are signed, as the servers have always
  * computed it. */
@@ -63,4 +65,40 @@ int64_t token_of(struct span key)
 	h2 += h1;
 	h1 = mix(h1) + mix(h2);
 	return (int64_t)h1 == INT64_MIN ? INT64_MAX : (int64_t)h1;
+}
+
+bool token_of_values(struct span values, const uint16_t *places, unsigned count, int64_t *ret)
+{
+	struct span part[TOKEN_PARTS_MAX] = {{0}};
+	uint8_t key[TOKEN_KEY_MAX];
+	struct wire w = wire_of(values);
+	struct wire_out o = {.to = key, .capacity = sizeof(key)};
+
+	if (count == 0 || count > TOKEN_PARTS_MAX)
+		return false;
+	for (unsigned at = 0, found = 0; found < count; at++) {
+		struct span value = wire_bytes(&w);
+
+		if (w.error)
+			return false;
+		for (unsigned i = 0; i < count; i++) {
+			if (places[i] != at)
+				continue;
+			if (!value.data)
+				return false;
+			part[i] = value;
+			found++;
+		}
+	}
+	if (count > 1) {
+		for (unsigned i = 0; i < count; i++) {
+			out_string(&o, part[i]);
+			out_byte(&o, 0);
+		}
+		if (o.full)
+			return false;
+		part[0] = span_of(key, o.at);
+	}
+	*ret = token_of(part[0]);
+	return true;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "copy/ring.h"
+#include "net/ring.h"
 
 #include <errno.h>
 #include <stdlib.h>

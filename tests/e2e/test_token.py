@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirrored writes go to a replica: a target of two nodes, with each partition on one of them."""
+import json
+import os
+import struct
+import time
+
+import lab
+import pytest
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import dict_factory
+
+KEYS = 400
+KNOWN = "the ring of the target is known"
+
+CLIENT = """
+import json, sys
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster
+from cassandra.concurrent import execute_concurrent
+cluster = Cluster([sys.argv[1]], protocol_version=5, auth_provider=PlainTextAuthProvider("cassandra", "cassandra"))
+s = cluster.connect("near")
+one = s.prepare("INSERT INTO one (v, k) VALUES ('simple', ?)")
+two = s.prepare("UPDATE near_dc.two SET v = ? WHERE b = ? AND a = ?")
+with open(sys.argv[2]) as f:
+    keys = json.load(f)
+# In turn, so that both nodes of the target have the same to do.
+pairs = [((one, (k,)), (two, ("composite", b, a))) for k, (a, b) in zip(keys["one"], keys["two"])]
+execute_concurrent(s, [x for pair in pairs for x in pair], concurrency=8)
+cluster.shutdown()
+"""
+
+
+def session(address):
+    """To this node alone."""
+    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([address]), row_factory=dict_factory, request_timeout=60)
+    return Cluster([address], protocol_version=5, auth_provider=PlainTextAuthProvider(lab.USER, lab.PASSWORD), connect_timeout=20,
+                   execution_profiles={EXEC_PROFILE_DEFAULT: profile})
+
+
+def ask(address, statement):
+    with session(address) as cluster:
+        return list(cluster.connect().execute(statement))
+
+
+@pytest.fixture(scope="module")
+def pair(origin):
+    """`near` by SimpleStrategy, `near_dc` by NetworkTopologyStrategy, both with one replica."""
+    cluster = lab.Cassandra("near", 8, 2)
+    try:
+        cluster.start()
+        cluster.wait()
+        for c in (origin, cluster):
+            dc = ask(c.address, "SELECT data_center FROM system.local")[0]["data_center"]
+            c.run("CREATE KEYSPACE near WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
+                  f"CREATE KEYSPACE near_dc WITH replication = {{'class': 'NetworkTopologyStrategy', '{dc}': 1}}",
+                  "CREATE TABLE near.one (k int PRIMARY KEY, v text)",
+                  "CREATE TABLE near_dc.two (a text, b int, v text, PRIMARY KEY ((a, b)))")
+        yield cluster
+    finally:
+        origin.run("DROP KEYSPACE IF EXISTS near", "DROP KEYSPACE IF EXISTS near_dc")
+        cluster.save_logs()
+        for i in range(len(cluster.nodes)):
+            cluster.stop(i, kill=True)
+
+
+def composite(a, b):
+    return b"".join(struct.pack(">H", len(x)) + x + b"\0" for x in (a.encode(), struct.pack(">i", b)))
+
+
+@pytest.fixture(scope="module")
+def keys(pair):
+    """Of `one` only keys that the first node holds, of `two` only the second's, by the driver's own reckoning."""
+    with session(pair.address) as cluster:
+        cluster.connect()
+
+        def owner(keyspace, key):
+            return [r.address for r in cluster.metadata.get_replicas(keyspace, key)]
+
+        first, second = pair.addresses
+        one = [k for k in range(20 * KEYS) if owner("near", struct.pack(">i", k)) == [first]][:KEYS]
+        two = [(f"a{b}", b) for b in range(20 * KEYS) if owner("near_dc", composite(f"a{b}", b)) == [second]][:KEYS]
+    assert len(one) == len(two) == KEYS
+    path = os.path.join(lab.RUN, "keys.json")
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({"one": one, "two": two}, f)
+    return path
+
+
+def coordinated(pair):
+    """{table: how many writes each node has coordinated}"""
+    out = {"one": [], "two": []}
+    for address in pair.addresses:
+        rows = {r["table_name"]: r["count"] for r in ask(address, "SELECT * FROM system_views.coordinator_write_latency")
+                if r["keyspace_name"] in ("near", "near_dc")}
+        for table, counts in out.items():
+            counts.append(rows.get(table, 0))
+    return out
+
+
+def mirror(agent, pod, origin, pair, keys):
+    """The same, of this run."""
+    before, began = coordinated(pair), time.time()
+    pod.python(CLIENT, origin.address, keys)
+    agent.settled()
+    took, after = time.time() - began, coordinated(pair)
+    counts = {t: [b - a for a, b in zip(before[t], after[t])] for t in after}
+    print(f"{counts} in {took:.1f} s", {k: v for k, v in agent.metrics().items() if "token_aware" in k or "mirror_records" in k})
+    for table in ("near.one", "near_dc.two"):
+        assert pair.run(f"SELECT count(*) FROM {table}")[0][0] == KEYS
+    for counted in counts.values():
+        assert sum(counted) == KEYS, counts
+    return counts
+
+
+@pytest.mark.quick
+def test_prepared_writes_go_to_a_replica(make_agent, pod, origin, pair, keys):
+    """Single and composite keys, bound in another order than the table's, under either strategy."""
+    agent = make_agent(target=pair, settings={"target": {"tokenAware": True}})
+    agent.phase("mirror")
+    lab.wait_until(lambda: KNOWN in agent.log(), 30, agent.log)
+    counts = mirror(agent, pod, origin, pair, keys)
+    assert counts["one"][0] >= 0.95 * KEYS and counts["two"][1] >= 0.95 * KEYS, counts
+    metrics = {k: v for k, v in agent.metrics().items() if "token_aware" in k}
+    sent = sum(metrics.values())
+    assert sent >= 2 * KEYS, metrics  # some twice: a node hears of a statement when it is first asked to execute it
+    assert metrics['cqlferry_mirror_token_aware_total{replica="yes"}'] >= 0.95 * sent, metrics
+
+
+@pytest.mark.quick
+def test_otherwise_they_go_to_any_node(make_agent, pod, origin, pair, keys):
+    agent = make_agent(target=pair)
+    agent.phase("mirror")
+    counts = mirror(agent, pod, origin, pair, keys)
+    for counted in counts.values():
+        assert min(counted) >= 0.2 * KEYS, counts
+    assert agent.metric("cqlferry_mirror_token_aware_total") == 0 and KNOWN not in agent.log()
