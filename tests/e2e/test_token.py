@@ -48,7 +48,7 @@ def ask(address, statement):
 @pytest.fixture(scope="module")
 def pair(origin):
     """`near` by SimpleStrategy, `near_dc` by NetworkTopologyStrategy, both with one replica."""
-    cluster = lab.Cassandra("near", 8, 2)
+    cluster = lab.Cassandra("near", 5, 2)
     try:
         cluster.start()
         cluster.wait()
