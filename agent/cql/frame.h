@@ -23,6 +23,7 @@ enum { CQL_INCOMPLETE = -2, CQL_MALFORMED = -1 };
 
 #define FRAME_HEADER_SIZE 9
 #define FRAME_BODY_MAX (256u << 20) /* section 2.5: frames are limited to 256 MiB */
+#define CQL_NAME_MAX 48		    /* Cassandra's limit for keyspace and table names */
 
 enum frame_flag {
 	FRAME_COMPRESSED = 0x01, /* v3/v4 body; in v5 compression belongs to the segment */

@@ -262,6 +262,18 @@ unsigned request_pin_timestamp(const struct request *r, int64_t timestamp,
 	return 2;
 }
 
+const char *request_keyspace(const struct request *r, const char *session, char to[CQL_NAME_MAX + 1])
+{
+	struct span own = r->opcode == OP_PREPARE ? r->prepare_keyspace : r->params.keyspace;
+
+	/* No cluster has one with a longer name. */
+	if (own.size == 0 || own.size > CQL_NAME_MAX)
+		return session;
+	memcpy(to, own.data, own.size);
+	to[own.size] = 0;
+	return to;
+}
+
 ssize_t edits_growth(const struct edit *edits, unsigned count)
 {
 	ssize_t growth = 0;

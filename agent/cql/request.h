@@ -88,6 +88,12 @@ int request_parse(uint8_t version, uint8_t header_flags, uint8_t opcode, struct 
 /* The prepared id of an EXECUTE body that may be only a beginning. 0, CQL_INCOMPLETE or CQL_MALFORMED. */
 int request_execute_id(uint8_t header_flags, struct span body_start, struct span *ret_id);
 
+/*
+ * Where the request's unqualified names are: the keyspace that goes with it (v5), or else the session's. Of a prepared statement, that of its
+ * PREPARE counts: struct prepared has it. `to`: room for one. Returns `to` or `session`.
+ */
+const char *request_keyspace(const struct request *r, const char *session, char to[CQL_NAME_MAX + 1]);
+
 struct batch_child {
 	bool prepared;
 	struct span text; /* or the id when prepared */

@@ -49,7 +49,6 @@ enum statement_flag {
 	STATEMENT_LIST_VALUE = 1 << 12,
 };
 
-#define CQL_NAME_MAX 48 /* Cassandra's limit for keyspace and table names */
 #define STATEMENT_TABLES_MAX 8
 
 struct table_name {

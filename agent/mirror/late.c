@@ -48,18 +48,15 @@ static bool batch_expires(const struct dispatch *d, const struct request *q, con
 
 static bool expires(const struct dispatch *d, const struct record *r)
 {
-	char keyspace[CQL_NAME_MAX + 1];
+	char own[CQL_NAME_MAX + 1];
+	const char *keyspace;
 	struct request q;
 
 	if (r->slot)
 		return statement_expires(d, &r->slot->prepared->statement, r->slot->prepared->keyspace);
 	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return false; /* it cannot be sent, and will be told so */
-	memcpy(keyspace, r->keyspace, sizeof(keyspace));
-	if (q.params.keyspace.size && q.params.keyspace.size <= CQL_NAME_MAX) {
-		memcpy(keyspace, q.params.keyspace.data, q.params.keyspace.size);
-		keyspace[q.params.keyspace.size] = 0;
-	}
+	keyspace = request_keyspace(&q, r->keyspace, own);
 	return r->opcode == OP_BATCH ? batch_expires(d, &q, keyspace) : text_expires(d, q.text, keyspace);
 }
 

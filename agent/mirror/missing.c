@@ -60,15 +60,13 @@ uint16_t missing_cell(struct worker *w, const struct record *r)
 {
 	struct statement all = {.kind = STATEMENT_BATCH};
 	struct request q;
-	char keyspace[CQL_NAME_MAX + 1];
+	char own[CQL_NAME_MAX + 1];
+	const char *keyspace = r->keyspace;
 
-	memcpy(keyspace, r->keyspace, sizeof(keyspace));
 	if (r->slot)
 		add(&all, &r->slot->prepared->statement, r->slot->prepared->keyspace);
 	else if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) == 0) {
-		if (q.params.keyspace.size && q.params.keyspace.size < sizeof(keyspace))
-			snprintf(keyspace, sizeof(keyspace), "%.*s", (int)q.params.keyspace.size,
-				 (const char *)q.params.keyspace.data);
+		keyspace = request_keyspace(&q, r->keyspace, own);
 		if (r->opcode == OP_BATCH)
 			read_batch(w, &q, keyspace, &all);
 		else if (r->opcode == OP_QUERY)

@@ -110,16 +110,15 @@ static bool batch_children(struct worker *w, const struct record *r, const struc
 }
 
 /* The statements of the record. *ret is malloc'ed for a BATCH, else `one`. Their number, or −errno. */
-static int children_of(struct dispatch *d, const struct record *r, char keyspace[CQL_NAME_MAX + 1], struct rowsync_child *one,
+static int children_of(struct dispatch *d, const struct record *r, char own[CQL_NAME_MAX + 1], struct rowsync_child *one,
 		       struct rowsync_child **ret)
 {
+	const char *keyspace;
 	struct request q;
 
 	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return -ENOKEY;
-	snprintf(keyspace, CQL_NAME_MAX + 1, "%s", r->keyspace);
-	if (q.params.keyspace.size && q.params.keyspace.size <= CQL_NAME_MAX)
-		snprintf(keyspace, CQL_NAME_MAX + 1, "%.*s", (int)q.params.keyspace.size, (const char *)q.params.keyspace.data);
+	keyspace = request_keyspace(&q, r->keyspace, own);
 	if (r->opcode == OP_BATCH) {
 		if (q.batch_count == 0)
 			return -ENOKEY;

@@ -9,18 +9,6 @@
 
 #define GROWTH 4096u /* tried first; each further try has as much again as all before it */
 
-/* The keyspace that goes with the request, or else the session's. */
-static const char *keyspace_of(const struct request *q, const char *session, char to[CQL_NAME_MAX + 1])
-{
-	struct span own = q->params.keyspace;
-
-	if (own.size == 0 || own.size > CQL_NAME_MAX)
-		return session;
-	memcpy(to, own.data, own.size);
-	to[own.size] = 0;
-	return to;
-}
-
 /* ---- into the journal */
 
 static enum scope_part slot_part(const struct scope *s, struct prepared_slot *slot)
@@ -60,7 +48,7 @@ enum scope_part scoped_part(struct worker *w, const struct tap_write *write)
 	const struct scope *s = w->relay->options.scope;
 	const struct request *q = write->request;
 	char own[CQL_NAME_MAX + 1];
-	struct keeping k = {.worker = w, .keyspace = keyspace_of(q, write->keyspace, own)};
+	struct keeping k = {.worker = w, .keyspace = request_keyspace(q, write->keyspace, own)};
 	struct span cursor = q->batch_children;
 	struct batch_child child;
 
@@ -79,7 +67,7 @@ int scoped_batch(struct worker *w, const struct tap_write *write, struct room *r
 {
 	const struct request *q = write->request;
 	char own[CQL_NAME_MAX + 1];
-	struct keeping k = {.worker = w, .keyspace = keyspace_of(q, write->keyspace, own)};
+	struct keeping k = {.worker = w, .keyspace = request_keyspace(q, write->keyspace, own)};
 	uint8_t *to = room_for(room, q->body.size);
 	ssize_t n = to ? scope_batch(q, keep, &k, to, q->body.size) : -ENOMEM;
 
@@ -104,7 +92,7 @@ bool scoped_mixed(struct worker *w, const struct record *r)
 	if (r->opcode != OP_QUERY || request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
 		return false;
 	statement_read(q.text, &one);
-	return scope_of(s, &one, keyspace_of(&q, r->keyspace, own)) == SCOPE_SOME;
+	return scope_of(s, &one, request_keyspace(&q, r->keyspace, own)) == SCOPE_SOME;
 }
 
 static void target_keyspace(const struct scope *s, const char *origin, char to[CQL_NAME_MAX + 1])
@@ -156,7 +144,7 @@ static ssize_t write_text(void *context, uint8_t *to, size_t capacity)
 int scoped_request(const struct scope *s, const struct record *r, struct request *q, char keyspace[CQL_NAME_MAX + 1], struct room *room)
 {
 	char own[CQL_NAME_MAX + 1];
-	struct renamed x = {.scope = s, .keyspace = keyspace_of(q, r->keyspace, own), .q = q};
+	struct renamed x = {.scope = s, .keyspace = request_keyspace(q, r->keyspace, own), .q = q};
 
 	target_keyspace(s, x.keyspace, keyspace);
 	if (r->opcode == OP_EXECUTE)

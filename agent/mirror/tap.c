@@ -124,28 +124,11 @@ static int batch_slots(struct tap *t, const struct request *q, struct prepared_s
 	return n;
 }
 
-static uint16_t cell_of(struct tap *t, const struct tap_write *w)
-{
-	const struct request *q = w->request;
-	char keyspace[CQL_NAME_MAX + 1];
-
-	if (w->slot) {
-		if (w->slot->cell == GAP_CELL_ANY)
-			w->slot->cell = gap_cell(t->worker->gap, w->statement, w->slot->prepared->keyspace);
-		return w->slot->cell;
-	}
-	if (q->params.keyspace.size == 0 || q->params.keyspace.size >= sizeof(keyspace))
-		return gap_cell(t->worker->gap, w->statement, w->keyspace);
-	memcpy(keyspace, q->params.keyspace.data, q->params.keyspace.size);
-	keyspace[q->params.keyspace.size] = 0;
-	return gap_cell(t->worker->gap, w->statement, keyspace);
-}
-
 /* Relayed without being mirrored: counted, and on the ledger. */
 static void shed(struct tap *t, const struct tap_write *w)
 {
 	metric_add(t->worker->metrics, METRIC_UNMIRRORED_SHED, 1);
-	gap_note(t->worker->gap, GAP_SHED, side_other(w->primary), cell_of(t, w), 0);
+	gap_note(t->worker->gap, GAP_SHED, side_other(w->primary), gap_cell_write(t->worker->gap, w->statement, w->slot, w->request, w->keyspace), 0);
 }
 
 static enum journal_kind kind_of(const struct tap_write *w)
@@ -255,7 +238,7 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 	if (r->once)
 		r->moment = rowsync_moment(t->mirror->rowsync);
 	metric_add(t->worker->metrics, METRIC_MIRROR_LEFT_OUT, portion.left_out);
-	r->cell = portion.left_out ? missing_cell(t->worker, r) : cell_of(t, w);
+	r->cell = portion.left_out ? missing_cell(t->worker, r) : gap_cell_write(t->worker->gap, w->statement, w->slot, w->request, w->keyspace);
 	if (w->slot)
 		r->slot = prepared_use(w->slot);
 	t->in_doubt++;

@@ -172,7 +172,7 @@ static const struct scope *names_of(const struct target *t)
 int target_send(struct target *t, struct record *r, struct prepared **ret_missing)
 {
 	const struct scope *names = names_of(t);
-	const char *keyspace = r->keyspace;
+	const char *keyspace;
 	char other[CQL_NAME_MAX + 1];
 	struct child_context child = {.t = t};
 	struct request q;
@@ -190,11 +190,8 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		if (e < 0)
 			return e;
 		keyspace = other;
-	} else if (q.params.keyspace.size && q.params.keyspace.size < sizeof(other)) {
-		/* The request's own, not the session's. */
-		memcpy(other, q.params.keyspace.data, q.params.keyspace.size);
-		other[q.params.keyspace.size] = 0;
-		keyspace = other;
+	} else {
+		keyspace = request_keyspace(&q, r->keyspace, other);
 	}
 	if (r->opcode == OP_EXECUTE) {
 		const struct prepared_remote *remote = prepared_on(r->slot->prepared, t->dispatch->side);

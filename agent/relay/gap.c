@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cql/request.h"
+#include "relay/prepared.h"
 
 /* A cell: one table and the cell of the rest of the list; equal lists have one cell. */
 struct cell {
@@ -117,6 +119,17 @@ static uint16_t intern(struct gap *g, const char *keyspace, const char *table, u
 	c->rest = rest;
 	g->bucket[i] = g->cell_count;
 	return g->cell_count++;
+}
+
+uint16_t gap_cell_write(struct gap *g, const struct statement *s, struct prepared_slot *slot, const struct request *q, const char *session_keyspace)
+{
+	char own[CQL_NAME_MAX + 1];
+
+	if (!slot)
+		return gap_cell(g, s, request_keyspace(q, session_keyspace, own));
+	if (slot->cell == GAP_CELL_ANY)
+		slot->cell = gap_cell(g, s, slot->prepared->keyspace);
+	return slot->cell;
 }
 
 uint16_t gap_cell_of(struct gap *g, const char *keyspace, const char *table)

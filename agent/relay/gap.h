@@ -61,6 +61,8 @@ struct gap_session {
 };
 
 struct gap;
+struct prepared_slot;
+struct request;
 
 /* NULL = out of memory. */
 struct gap *gap_new(void);
@@ -68,6 +70,12 @@ void gap_free(struct gap *g);
 
 /* The cell for the tables of `s`; a table without keyspace is in `keyspace` ("" = not known). The worker's thread, as all up to hand_over. */
 uint16_t gap_cell(struct gap *g, const struct statement *s, const char *keyspace);
+/*
+ * The one of a write: `session_keyspace` holds its unqualified names unless the request names another. `slot`: its prepared statement, where the cell is
+ * remembered, or NULL.
+ */
+uint16_t gap_cell_write(struct gap *g, const struct statement *s, struct prepared_slot *slot, const struct request *q, const char *session_keyspace);
+
 uint16_t gap_cell_of(struct gap *g, const char *keyspace, const char *table);
 
 /* The first table of a list and the rest of it (*cell). False: the list has ended (the names of GAP_CELL_ANY are not known). */

@@ -284,21 +284,6 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 	return GONE_ON;
 }
 
-/* What the ledger will call the tables of a write that is not mirrored. */
-static uint16_t tables_cell(struct session *s, const struct analysis *a)
-{
-	struct span named = a->request.params.keyspace;
-	char keyspace[CQL_NAME_MAX + 1];
-
-	if (a->slot)
-		return gap_cell(s->worker->gap, a->statement, a->slot->prepared->keyspace);
-	if (!named.size)
-		return gap_cell(s->worker->gap, a->statement, s->keyspace);
-	snprintf(keyspace, sizeof(keyspace), "%.*s", (int)(named.size < sizeof(keyspace) ? named.size : sizeof(keyspace) - 1),
-		 (const char *)named.data);
-	return gap_cell(s->worker->gap, a->statement, keyspace);
-}
-
 /* Timestamps that the client left to the coordinator are the same on both sides. What decides by Paxos or counts has none to share. */
 static bool wants_timestamp(const struct analysis *a)
 {
@@ -391,7 +376,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	e->conditional = statement_changes_rows(a->statement) && a->statement->flags & STATEMENT_CONDITIONAL;
 	e->unmirrored = (uint8_t)(w->course.mirroring && !mirrored ? a->unmirrored : MIRRORABLE);
 	if (e->unmirrored)
-		e->gap = tables_cell(s, a);
+		e->gap = gap_cell_write(s->worker->gap, a->statement, a->slot, &a->request, s->keyspace);
 	if (a->asked)
 		e->slot = prepared_use(a->asked);
 	metric_add(w->metrics, METRIC_REQUESTS_WRITE, 1);
