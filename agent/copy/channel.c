@@ -227,15 +227,6 @@ static int logged_in(struct channel *l)
 	return l->settings->prepare ? send_prepare(l) : now_up(l);
 }
 
-/* DSE's authenticator wants the mechanism's name first. */
-static bool wants_mechanism(struct span body)
-{
-	static const char name[] = "DseAuthenticator";
-
-	return body.size >= sizeof(name) - 1 &&
-	       !memcmp(body.data + body.size - (sizeof(name) - 1), name, sizeof(name) - 1);
-}
-
 static int take_prepared(struct channel *l, struct span body)
 {
 	struct prepared_result p;
@@ -272,7 +263,7 @@ static int step(struct channel *l, const struct frame_header *head, struct span 
 	if (l->state == CHANNEL_STARTUP && head->opcode == OP_READY)
 		return logged_in(l);
 	if (l->state == CHANNEL_STARTUP && head->opcode == OP_AUTHENTICATE)
-		return wants_mechanism(body) ? send_token(l, span_text("PLAIN")) : send_password(l);
+		return authenticate_wants_mechanism(body) ? send_token(l, span_text("PLAIN")) : send_password(l);
 	if (l->state == CHANNEL_AUTH && head->opcode == OP_AUTH_CHALLENGE)
 		return send_password(l);
 	if (l->state == CHANNEL_AUTH && head->opcode == OP_AUTH_SUCCESS)

@@ -102,6 +102,35 @@ int rows_head_parse(uint8_t version, struct span body_start, struct rows_head *r
 	return 0;
 }
 
+bool authenticate_wants_mechanism(struct span body)
+{
+	struct wire w = wire_of(body);
+	struct span name = wire_string(&w), dse = span_text("DseAuthenticator");
+
+	return !w.error && name.size >= dse.size && memcmp(name.data + name.size - dse.size, dse.data, dse.size) == 0;
+}
+
+int supported_list(struct span body, const char *key, size_t *ret_at)
+{
+	struct wire w = wire_of(body);
+	struct span wanted = span_text(key);
+	int found = CQL_MALFORMED;
+
+	for (unsigned n = wire_short(&w); n && !w.error; n--) {
+		bool here = span_equal(wire_string(&w), wanted);
+		size_t at = w.at;
+		unsigned count = wire_short(&w);
+
+		for (unsigned m = count; m && !w.error; m--)
+			wire_string(&w);
+		if (here && !w.error) {
+			*ret_at = at;
+			found = (int)count;
+		}
+	}
+	return w.error ? CQL_MALFORMED : found;
+}
+
 bool supported_has(struct span body, const char *key, const char *value)
 {
 	struct wire w = wire_of(body);

@@ -173,6 +173,12 @@ int rows_next(struct rows *r, struct span *cells);
  */
 int result_applied(uint8_t version, struct span body_start);
 
+/*
+ * AUTHENTICATE: whether the authenticator is DSE's, which wants the mechanism's name ("PLAIN") first, and the token when it challenges, as
+ * DataStax's drivers do it.
+ */
+bool authenticate_wants_mechanism(struct span body);
+
 /* SUPPORTED / string multimap: whether `key` lists `value`. */
 bool supported_has(struct span body, const char *key, const char *value);
 

@@ -175,16 +175,6 @@ int client_exchange(struct client *c, const uint8_t *data, ssize_t size, struct 
 	return client_read_answer(c, ret, error);
 }
 
-/* Whether the authenticator is DSE's, which wants the mechanism's name first (as DataStax's drivers answer
- * it). */
-static bool wants_mechanism(struct span body)
-{
-	static const char name[] = "DseAuthenticator";
-	size_t n = sizeof(name) - 1;
-
-	return body.size >= 2 + n && !memcmp(body.data + body.size - n, name, n);
-}
-
 static int login(struct client *c, const char *username, const char *password, struct answer *a,
 		 struct error *error)
 {
@@ -194,7 +184,7 @@ static int login(struct client *c, const char *username, const char *password, s
 
 	if (!username || !*username)
 		return error_set(error, -ENOKEY, "%s wants a login, and no user name is configured", c->node);
-	if (wants_mechanism(a->body)) {
+	if (authenticate_wants_mechanism(a->body)) {
 		n = request_write_auth(VERSION, STREAM, span_text("PLAIN"), envelope, sizeof(envelope));
 		rc = client_exchange(c, envelope, n, a, error);
 		if (rc == 0 && a->head.opcode != OP_AUTH_CHALLENGE)

@@ -142,7 +142,8 @@ static void up(struct target *t)
 	dispatch_pump(d);
 }
 
-static int send_credentials(struct target *t)
+/* `state`: TARGET_MECHANISM (DSE's authenticator wants that first) or TARGET_AUTH. */
+static int send_credentials(struct target *t, enum target_state state)
 {
 	uint8_t token[512], envelope[700];
 	const struct cluster *c = cluster_of(t);
@@ -153,13 +154,14 @@ static int send_credentials(struct target *t)
 			  side_name(t->dispatch->side), side_name(t->dispatch->side));
 		return -EACCES;
 	}
-	n = request_write_auth(t->version, 0, span_of(token, (size_t)n), envelope, sizeof(envelope));
+	n = request_write_auth(t->version, 0, state == TARGET_MECHANISM ? span_text("PLAIN") : span_of(token, (size_t)n), envelope,
+			       sizeof(envelope));
 	explicit_bzero(token, sizeof(token));
 	if (n < 0)
 		return -EACCES;
 	envelope_send(&t->conn, t->segments, /* lz4= */ false, envelope, (size_t)n);
 	explicit_bzero(envelope, sizeof(envelope));
-	t->state = TARGET_AUTH;
+	t->state = state;
 	return 0;
 }
 
@@ -190,9 +192,11 @@ static int handshake(struct target *t, const struct frame_header *h, struct span
 	if (t->state == TARGET_STARTUP) {
 		t->segments = t->version >= 5;
 		if (h->opcode == OP_AUTHENTICATE)
-			return send_credentials(t);
+			return send_credentials(t, authenticate_wants_mechanism(body) ? TARGET_MECHANISM : TARGET_AUTH);
 		if (h->opcode != OP_READY)
 			return -EPROTO;
+	} else if (t->state == TARGET_MECHANISM && h->opcode == OP_AUTH_CHALLENGE) {
+		return send_credentials(t, TARGET_AUTH);
 	} else if (h->opcode != OP_AUTH_SUCCESS) {
 		return -EPROTO;
 	}

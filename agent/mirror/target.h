@@ -11,7 +11,7 @@
 #pragma once
 #include "mirror/dispatch.h"
 
-enum target_state { TARGET_DOWN, TARGET_DIALING, TARGET_STARTUP, TARGET_AUTH, TARGET_UP, TARGET_CLOSED };
+enum target_state { TARGET_DOWN, TARGET_DIALING, TARGET_STARTUP, TARGET_MECHANISM, TARGET_AUTH, TARGET_UP, TARGET_CLOSED };
 
 struct target *target_new(struct dispatch *d, unsigned node);
 /* Dials when down and its time has come (`now_ns`). */

@@ -4,6 +4,7 @@
  *
  *   STARTUP (the client's body) ─▶ READY ────────────────┐
  *                               └▶ AUTHENTICATE ─▶ token ─▶ AUTH_SUCCESS ─▶ REGISTER ─▶ USE keyspace ─▶ UP_READY
+ *                                        └▶ "PLAIN" ─▶ AUTH_CHALLENGE ─▶ token (DSE)
  *
  * Nothing of it reaches the client. The token is the client's own (pass-through) or the configured role's.
  */
@@ -77,6 +78,15 @@ static int send_token(struct upstream *u)
 	explicit_bzero(token, sizeof(token));
 	explicit_bzero(envelope, sizeof(envelope));
 	return n > 0 ? 0 : -EACCES;
+}
+
+static int send_mechanism(struct upstream *u)
+{
+	uint8_t envelope[64];
+	ssize_t n = request_write_auth(u->session->version, REPLAY_STREAM, span_text("PLAIN"), envelope, sizeof(envelope));
+
+	send_envelope(u, envelope, (size_t)n);
+	return 0;
 }
 
 ssize_t sasl_plain(const char *username, const char *password, uint8_t *to, size_t capacity)
@@ -170,12 +180,19 @@ int replay_answer(struct upstream *u, uint8_t opcode, uint8_t flags, struct span
 		if (s->version >= 5)
 			u->segments = true;
 		if (opcode == OP_AUTHENTICATE) {
-			u->step = REPLAY_AUTH;
-			return send_token(u);
+			bool first = authenticate_wants_mechanism(body);
+
+			u->step = first ? REPLAY_MECHANISM : REPLAY_AUTH;
+			return first ? send_mechanism(u) : send_token(u);
 		}
 		if (opcode != OP_READY)
 			return -EPROTO;
 		break;
+	case REPLAY_MECHANISM:
+		if (opcode != OP_AUTH_CHALLENGE)
+			return -EACCES;
+		u->step = REPLAY_AUTH;
+		return send_token(u);
 	case REPLAY_AUTH:
 		if (opcode != OP_AUTH_SUCCESS)
 			return -EACCES;

@@ -194,7 +194,8 @@ static enum verdict auth_response(struct session *s, const struct frame_header *
 		return request_malformed(s, h->stream, "AUTH_RESPONSE has a wrong length");
 	struct span token = span_of(body.data + 4, n > 0 ? (size_t)n : 0);
 
-	if (s->worker->relay->options.configured_auth)
+	/* Before its token a driver names the mechanism to DSE's authenticator. */
+	if (s->worker->relay->options.configured_auth && !span_equal(token, span_text("PLAIN")))
 		return configured_token(s, h, token);
 	if (!keep(&s->token, token.data, token.size)) {
 		session_close(s, CLOSE_MEMORY);

@@ -32,7 +32,7 @@ enum close_reason { CLOSE_CLIENT, CLOSE_UPSTREAM, CLOSE_PROTOCOL, CLOSE_DIAL, CL
 /* UP_ABSENT ─▶ UP_DIALING ─▶ [UP_REPLAY: the agent repeats the client's handshake] ─▶ UP_READY ─▶ UP_CLOSED */
 enum upstream_state { UP_ABSENT, UP_DIALING, UP_REPLAY, UP_READY, UP_CLOSED };
 
-enum replay_step { REPLAY_STARTUP, REPLAY_AUTH, REPLAY_REGISTER, REPLAY_USE };
+enum replay_step { REPLAY_STARTUP, REPLAY_MECHANISM, REPLAY_AUTH, REPLAY_REGISTER, REPLAY_USE };
 
 /* A whole envelope that came in several segments (v5). */
 struct assembly {

@@ -182,6 +182,8 @@ static unsigned retain_ms;
 static uint64_t late_ns;
 static uint64_t acknowledge_ns; /* 0 = acknowledgement: journal */
 static struct reach_options reach_options; /* of the agents that are started from here on */
+static bool configured_auth;
+static const char *username = "", *password = ""; /* for both clusters */
 static const char *state_directory = ""; /* of the mirror: where its journal is */
 
 static inline void agent_start(unsigned workers, const struct course *course)
@@ -191,12 +193,12 @@ static inline void agent_start(unsigned workers, const struct course *course)
 	memset(&relay, 0, sizeof(relay));
 	relay.options = (struct relay_options){.workers = workers, .sessions_max = 100, .requests_max = 1000, .session_requests_max = 100,
 					       .frame_max = 1 << 20, .dial_timeout_ms = 300, .stop_ms = 300, .freeze_topology = true, .reach = reach_options,
-					       .acknowledge_both = acknowledge_ns != 0,
+					       .acknowledge_both = acknowledge_ns != 0, .configured_auth = configured_auth,
 					       .state_directory = ""};
 	relay.options.explicit_listen.in.sin_family = AF_INET;
 	relay.options.explicit_listen.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = "", .password = ""};
-	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = "", .password = ""};
+	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = username, .password = password};
+	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = username, .password = password};
 	relay.course = *course;
 	assert_int_equal(mirror_open(&mirror, &relay,
 				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms,
