@@ -301,3 +301,31 @@ bool startup_option(struct span body, const char *key, struct span *ret_value)
 	*ret_value = value;
 	return true;
 }
+
+size_t startup_without(struct span body, const char *key, uint8_t *to)
+{
+	struct wire w = wire_of(body);
+	struct span wanted = span_text(key);
+	unsigned count = wire_short(&w), kept = 0;
+	size_t size = 2;
+
+	for (unsigned n = count; n && !w.error; n--) {
+		size_t at = w.at;
+		struct span k = wire_string(&w);
+
+		wire_string(&w);
+		if (w.error || span_equal(k, wanted))
+			continue;
+		memcpy(to + size, body.data + at, w.at - at);
+		size += w.at - at;
+		kept++;
+	}
+	if (w.error || w.at != body.size) {
+		if (body.size)
+			memcpy(to, body.data, body.size);
+		return body.size;
+	}
+	to[0] = (uint8_t)(kept >> 8);
+	to[1] = (uint8_t)kept;
+	return size;
+}

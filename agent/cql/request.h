@@ -187,3 +187,6 @@ ssize_t request_write_register(uint8_t version, int16_t stream, const char *cons
 
 /* STARTUP's value for `key` (exact match). false when absent or the body is malformed. */
 bool startup_option(struct span body, const char *key, struct span *ret_value);
+
+/* STARTUP's body without that option, into `to` (body.size bytes). Its size; a malformed body is copied as it is. */
+size_t startup_without(struct span body, const char *key, uint8_t *to);

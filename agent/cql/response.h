@@ -182,6 +182,9 @@ bool authenticate_wants_mechanism(struct span body);
 /* SUPPORTED / string multimap: whether `key` lists `value`. */
 bool supported_has(struct span body, const char *key, const char *value);
 
+/* How many values SUPPORTED lists for `key`; *ret_at: where in the body that [short] stands. CQL_MALFORMED where it has no such key. */
+int supported_list(struct span body, const char *key, size_t *ret_at);
+
 /*
  * Answers of the agent's own: whole envelopes, size or −ENOSPC. Error codes that demand further fields
  * (Unavailable, timeouts, failures, AlreadyExists, Unprepared) are −EINVAL.

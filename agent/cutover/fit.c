@@ -178,7 +178,7 @@ void fit_report(const struct fit *f, const struct fit_census *c, void (*say)(voi
 	}
 	if (packed) {
 		snprintf(text, sizeof(text), "%u of %u sessions use a compression that the target does not know", packed, c->total);
-		say(context, text, "set another compression, or none, in those drivers: at the switch the target would refuse them");
+		say(context, text, "nothing to do: the agent decompresses what they send to it");
 		name_them(f, c, false, say, context);
 	}
 }

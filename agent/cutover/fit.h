@@ -3,8 +3,8 @@
  * Which of the clients' sessions the target could carry: protocol version and compression.
  *
  * From mirroring on new sessions are limited to the version that the target speaks (relay.version_cap). Sessions that are older and above
- * that are closed, a few a second; their drivers come back below it. What compression a driver asks for does not change by that: such
- * sessions are named, and stay.
+ * that are closed, a few a second; their drivers come back below it. A compression that the target does not know does not matter
+ * (relay/unpack.h); such sessions are named, and stay.
  */
 #pragma once
 #include "relay/relay.h"

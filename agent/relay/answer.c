@@ -21,6 +21,7 @@
 #include "relay/held.h"
 #include "relay/tap.h"
 #include "relay/topology.h"
+#include "relay/unpack.h"
 
 #define PAGE_HEAD_MAX (64u << 10) /* a page's head: flags, count, paging state; a conditional write's: its columns, too */
 
@@ -40,7 +41,8 @@ bool answer_interesting(const struct upstream *u, const struct frame_header *h, 
 	case REQUEST_AUTH:
 		return true;
 	default:
-		return (h->opcode == OP_ERROR && (e->slot || e->ids)) || (h->opcode == OP_RESULT && e->paged && u->side == TARGET);
+		return (h->opcode == OP_ERROR && (e->slot || e->ids)) || (h->opcode == OP_RESULT && e->paged && u->side == TARGET) ||
+		       (h->opcode == OP_SUPPORTED && u->side == TARGET);
 	}
 }
 
@@ -153,7 +155,7 @@ static void changed_prepared(struct session *s, struct answer *a, const struct p
 	if (s->state != SESSION_OPEN)
 		return; /* nobody waits for it any more */
 	a->continues = true;
-	envelope_send(&a->u->conn, a->u->segments, s->compression == COMPRESSION_LZ4, p->text + p->size + p->changed_size,
+	envelope_send(&a->u->conn, a->u->segments, a->u->compression == COMPRESSION_LZ4, p->text + p->size + p->changed_size,
 		      p->envelope_size);
 }
 
@@ -322,10 +324,18 @@ int answer_judge(struct answer *a)
 			topology_store_put(s->worker->relay->topology, a->e->topology, a->body);
 		break;
 	case REQUEST_STARTUP:
+		if (a->h.opcode == OP_ERROR && u->side == TARGET && unpack_refused(u, a->h.stream, body)) {
+			a->drop = a->continues = true;
+			break;
+		}
+		handshake_answered(s, a);
+		break;
 	case REQUEST_AUTH:
 		handshake_answered(s, a);
 		break;
 	default:
+		if (a->h.opcode == OP_SUPPORTED)
+			unpack_supported(a, body, (size_t)skipped);
 		if (a->h.opcode == OP_RESULT)
 			return tag_page(s, a, body, (size_t)skipped);
 		break;

@@ -15,6 +15,7 @@
 #include "cql/segment.h"
 #include "relay/requests_priv.h"
 #include "relay/tap.h"
+#include "relay/unpack.h"
 
 #define PROTOCOL_HIGHEST 5
 #define PROTOCOL_LOWEST 3
@@ -122,7 +123,7 @@ static void end_segment(struct session *s, struct span received, size_t payload)
 		struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
 
 		if (e->conn)
-			emit_segment(e, received, payload, true);
+			emit_segment(e, unpack_needed(s, (enum side)side) ? span_of(NULL, 0) : received, payload, true);
 	}
 }
 

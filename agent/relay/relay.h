@@ -102,6 +102,7 @@ struct relay {
 	struct course course;        /* as last given to the workers; the main thread's */
 	_Atomic uint32_t session_count;
 	_Atomic uint8_t version_cap; /* highest protocol version that new sessions may speak; 0 = no cap */
+	_Atomic uint8_t lacks[SIDES]; /* compressions that the cluster does not know, 1 << enum compression; unpack.h */
 	struct prepared_map *prepared;
 	struct topology_store *topology;
 	struct reach *reach;

@@ -18,12 +18,13 @@
 #include "cql/response.h"
 #include "relay/envelope.h"
 #include "relay/session.h"
+#include "relay/unpack.h"
 
 #define REPLAY_STREAM 0
 
 static void send_envelope(struct upstream *u, const uint8_t *envelope, size_t size)
 {
-	envelope_send(&u->conn, u->segments, u->session->compression == COMPRESSION_LZ4, envelope, size);
+	envelope_send(&u->conn, u->segments, u->compression == COMPRESSION_LZ4, envelope, size);
 }
 
 static void send_body(struct upstream *u, uint8_t opcode, const struct span_owned *body)
@@ -106,7 +107,7 @@ void replay_begin(struct upstream *u)
 {
 	u->state = UP_REPLAY;
 	u->step = REPLAY_STARTUP;
-	send_body(u, OP_STARTUP, &u->session->startup);
+	unpack_startup(u, REPLAY_STREAM);
 }
 
 /* While the topology is frozen, only schema changes of the target are for the client's ears. */
@@ -167,6 +168,9 @@ int replay_answer(struct upstream *u, uint8_t opcode, uint8_t flags, struct span
 		int64_t skip = response_prefix(flags, body);
 		const char *step = u->step == REPLAY_USE ? "the keyspace" : u->step == REPLAY_AUTH ? "the client's credentials" : "the handshake";
 
+		if (skip >= 0 && u->step == REPLAY_STARTUP &&
+		    unpack_refused(u, REPLAY_STREAM, span_of(body.data + skip, body.size - (size_t)skip)))
+			return 0;
 		if (skip >= 0 && response_error_parse(span_of(body.data + skip, body.size - (size_t)skip), &error) == 0)
 			log_warn("relay", "%s %s refuses %s: %.*s (0x%04X)", side_name(u->side),
 				 addr_format(&u->address, node), step, (int)(error.message.size < 200 ? error.message.size : 200),

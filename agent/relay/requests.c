@@ -24,6 +24,7 @@
 #include "relay/session.h"
 #include "relay/tap.h"
 #include "relay/topology.h"
+#include "relay/unpack.h"
 
 
 enum verdict request_refuse(struct session *s, int16_t stream, int32_t code, const char *text)
@@ -97,10 +98,21 @@ static struct inflight *register_request(struct session *s, int16_t stream, enum
 	return e;
 }
 
-static void emit_plain(struct session *s, enum side side, const uint8_t *envelope, size_t size)
+/* As it came; decompressed for a cluster that does not know the client's compression. */
+static void emit_received(struct session *s, enum side side, const struct frame_header *h, const uint8_t *envelope, size_t size)
 {
 	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
+	struct span body;
 
+	if (h->flags & FRAME_COMPRESSED && unpack_needed(s, side)) {
+		int r = plain_body(s, h, envelope, size, &body);
+
+		if (r < 0)
+			session_close(s, r == -ENOMEM ? CLOSE_MEMORY : CLOSE_PROTOCOL);
+		else
+			route_emit_body(s, side, h, body);
+		return;
+	}
 	emit_envelope_begin(e, size, false);
 	emit_bytes(e, envelope, size);
 	emit_envelope_end(e);
@@ -142,7 +154,12 @@ static enum verdict startup(struct session *s, const struct frame_header *h, con
 	}
 	if (!register_request(s, h->stream, REQUEST_STARTUP, s->primary))
 		return ENDED;
-	emit_plain(s, s->primary, envelope, size);
+	if (unpack_agree(&s->up[s->primary])) {
+		emit_received(s, s->primary, h, envelope, size);
+	} else {
+		emit_flush(session_emit(s, s->primary == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET));
+		unpack_startup(&s->up[s->primary], h->stream);
+	}
 	/* What follows is framed as the answer decides. */
 	s->stalled = true;
 	return GONE_ON;
@@ -203,8 +220,8 @@ static enum verdict auth_response(struct session *s, const struct frame_header *
 	}
 	if (!register_request(s, h->stream, REQUEST_AUTH, s->primary))
 		return ENDED;
-	emit_plain(s, s->primary, envelope, size);
-	return GONE_ON;
+	emit_received(s, s->primary, h, envelope, size);
+	return s->state == SESSION_CLOSING ? ENDED : GONE_ON;
 }
 
 /* ---- statements */
@@ -231,26 +248,28 @@ static bool answer_topology(struct session *s, int16_t stream, const struct topo
 	return envelope != NULL;
 }
 
-/* What has to be known when the answer comes. `changed`: the changed text, with which the client's envelope has to wait. */
-static struct pending_prepare *pend_prepare(struct session *s, const struct request *r, struct span changed, struct span envelope)
+/* What has to be known when the answer comes. `changed`: the changed text; the client's envelope has to wait until that is prepared. */
+static struct pending_prepare *pend_prepare(struct session *s, const struct frame_header *h, const struct request *r, struct span changed)
 {
-	struct pending_prepare *p;
+	size_t envelope = changed.size ? FRAME_HEADER_SIZE + r->body.size : 0;
+	struct pending_prepare *p = malloc(sizeof(*p) + r->text.size + changed.size + envelope);
+	char own[CQL_NAME_MAX + 1];
 
-	if (!changed.size)
-		envelope = span_of(NULL, 0);
-	p = malloc(sizeof(*p) + r->text.size + changed.size + envelope.size);
 	if (!p)
 		return NULL;
-	*p = (struct pending_prepare){.first = changed.size != 0, .size = r->text.size, .changed_size = changed.size,
-				      .envelope_size = envelope.size};
+	*p = (struct pending_prepare){.first = changed.size != 0, .size = r->text.size, .changed_size = changed.size, .envelope_size = envelope};
 	memcpy(p->text, r->text.data, r->text.size);
 	if (changed.size) {
+		struct frame_header header = *h;
+		uint8_t *to = p->text + p->size + p->changed_size;
+
+		header.flags &= (uint8_t)~FRAME_COMPRESSED;
+		header.length = (uint32_t)r->body.size;
 		memcpy(p->text + p->size, changed.data, changed.size);
-		memcpy(p->text + p->size + p->changed_size, envelope.data, envelope.size);
+		frame_header_write(to, &header);
+		memcpy(to + FRAME_HEADER_SIZE, r->body.data, r->body.size);
 	}
-	snprintf(p->keyspace, sizeof(p->keyspace), "%.*s",
-		 r->prepare_keyspace.size ? (int)r->prepare_keyspace.size : (int)strlen(s->keyspace),
-		 r->prepare_keyspace.size ? (const char *)r->prepare_keyspace.data : s->keyspace);
+	snprintf(p->keyspace, sizeof(p->keyspace), "%s", request_keyspace(r, s->keyspace, own));
 	return p;
 }
 
@@ -260,7 +279,7 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 	struct span changed = {0};
 	const uint8_t *body = NULL;
 	ssize_t n = s->worker->course.mirroring ? instants_prepare(s, a, &body, &changed) : 0;
-	struct pending_prepare *p = n < 0 ? NULL : pend_prepare(s, &a->request, changed, span_of(envelope, size));
+	struct pending_prepare *p = n < 0 ? NULL : pend_prepare(s, h, &a->request, changed);
 	struct inflight *e;
 
 	if (!p) {
@@ -280,7 +299,7 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 		own.flags &= (uint8_t)~FRAME_TRACING; /* the client's own is traced */
 		route_emit_body(s, side, &own, span_of(body, (size_t)n));
 	} else {
-		emit_plain(s, side, envelope, size);
+		emit_received(s, side, h, envelope, size);
 	}
 	return GONE_ON;
 }
@@ -556,6 +575,6 @@ enum verdict request_handle(struct session *s, const struct frame_header *h, con
 	if (!e)
 		return ENDED;
 	metric_add(w->metrics, METRIC_REQUESTS_OTHER, 1);
-	emit_plain(s, s->primary, envelope, size);
-	return GONE_ON;
+	emit_received(s, s->primary, h, envelope, size);
+	return s->state == SESSION_CLOSING ? ENDED : GONE_ON;
 }

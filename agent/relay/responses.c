@@ -15,6 +15,7 @@
 #include "cql/segment.h"
 #include "relay/answer.h"
 #include "relay/session.h"
+#include "relay/unpack.h"
 
 /* The body's last byte has gone on: the request is over. */
 static void body_over(struct upstream *u)
@@ -73,10 +74,10 @@ static void emit_answer_start(struct answer *a, const uint8_t *received, size_t 
 static int decompress(struct answer *a)
 {
 	struct session *s = a->u->session;
-	int64_t plain = body_plain_size(s->compression, a->body, ANSWER_WHOLE_MAX * 4);
+	int64_t plain = body_plain_size(a->u->compression, a->body, ANSWER_WHOLE_MAX * 4);
 	uint8_t *to = plain >= 0 ? worker_plain(s->worker, (size_t)plain) : NULL;
 
-	if (!to || body_decompress(s->compression, a->body, to, (size_t)plain) < 0)
+	if (!to || body_decompress(a->u->compression, a->body, to, (size_t)plain) < 0)
 		return CQL_MALFORMED;
 	a->body = span_of(to, (size_t)plain);
 	a->compressed = true;
@@ -268,7 +269,7 @@ static ssize_t one_segment(struct upstream *u, const uint8_t *data, const struct
 		}
 	}
 	if (used >= 0 && s->segments && e->conn)
-		emit_segment(e, raw ? span_of(data, seg->wire_size) : span_of(NULL, 0), payload.size,
+		emit_segment(e, raw && !unpack_needed(s, u->side) ? span_of(data, seg->wire_size) : span_of(NULL, 0), payload.size,
 			     raw ? seg->self_contained : u->passing == 0 && payload.size <= SEGMENT_PAYLOAD_MAX);
 	if (plain) {
 		emit_flush(e);
@@ -297,7 +298,7 @@ ssize_t responses_consume(struct upstream *u, const uint8_t *data, size_t size, 
 			return used;
 		at = (size_t)used;
 	}
-	bool lz4 = s->compression == COMPRESSION_LZ4;
+	bool lz4 = u->compression == COMPRESSION_LZ4;
 	while (at < size && s->state != SESSION_CLOSING && u->conn_live && !u->conn.closing) {
 		struct segment seg;
 		int r;

@@ -7,6 +7,7 @@
 #include "cql/response.h"
 #include "relay/paging.h"
 #include "relay/tap.h"
+#include "relay/unpack.h"
 
 /* At `at`, `remove` bytes of the body give way to `insert`. */
 struct change {
@@ -211,7 +212,7 @@ void route_emit(struct session *s, enum side side, const struct frame_header *h,
 	for (unsigned i = 0; i < edit_count; i++)
 		changes[n++] = (struct change){edits[i].at, edits[i].remove, span_of(edits[i].insert, edits[i].size)};
 	n += change_paging(a, &changes[n], paging);
-	if (n == 0 && !a->changed) {
+	if (n == 0 && !a->changed && !(a->compressed && unpack_needed(s, side))) {
 		emit_envelope_begin(e, size, false);
 		emit_bytes(e, envelope, size);
 		emit_envelope_end(e);

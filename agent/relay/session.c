@@ -326,7 +326,7 @@ static void parse(struct session *s, const uint8_t *data, size_t size)
 
 	for (int side = 0; side < SIDES; side++)
 		emit_begin(&w->emit[side], s->up[side].conn_live ? &s->up[side].conn : NULL, s->up[side].segments,
-			   s->compression == COMPRESSION_LZ4);
+			   s->up[side].compression == COMPRESSION_LZ4);
 	emit_begin(&w->emit[EMIT_CLIENT], &s->client, s->segments, s->compression == COMPRESSION_LZ4);
 	used = requests_consume(s, data, size, &want);
 	emit_flush(&w->emit[EMIT_ORIGIN]);

@@ -53,6 +53,7 @@ struct upstream {
 	bool rebind;         /* bound to a keyspace that the session has left: closed once it is quiet, and opened again when needed */
 	bool heard;          /* a byte has come on the connection */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
+	enum compression compression; /* as STARTUP asked for; none although the client's is not: unpack.h */
 	int16_t passing_stream;
 	uint32_t inflight;
 	uint64_t passing;    /* body bytes of the current answer still to come */

@@ -49,6 +49,18 @@ static void check_token(const struct request *r)
 	HOLDS(!token_of_values(span_of(NULL, 0), places, 1, &token));
 }
 
+/* What is left has everything but that option, and nothing can be taken from it again. */
+static void check_without(struct span body)
+{
+	uint8_t *to = malloc(body.size + 1);
+	size_t n = startup_without(body, "COMPRESSION", to);
+	struct span value;
+
+	HOLDS(n <= body.size);
+	HOLDS(n == body.size || !startup_option(span_of(to, n), "COMPRESSION", &value));
+	free(to);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct frame_header h;
@@ -59,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	struct span body = span_of(data + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE);
 	startup_option(body, "COMPRESSION", &value);
+	check_without(body);
 	int rc = request_execute_id(h.flags, body, &id);
 	if (request_parse(h.version, h.flags, h.opcode, body, &r))
 		return 0;

@@ -50,6 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct response_error e;
 	struct prepared_result p;
 	struct span name;
+	size_t at;
 
 	if (frame_header_read(data, size, &h) < 0)
 		return 0;
@@ -61,6 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	HOLDS(response_error_parse(body, &e) || error_write_outcome(e.code) != WRITE_APPLIED);
 	HOLDS(result_set_keyspace(body, &name) || result_kind(body) == RESULT_SET_KEYSPACE);
 	supported_has(body, "COMPRESSION", "lz4");
+	HOLDS(supported_list(body, "COMPRESSION", &at) < 0 || at + 2 <= body.size);
 	check_applied(h.version, body);
 	read_rows(h.version, body);
 	if (result_prepared_parse(h.version, body, &p) == 0) {

@@ -11,7 +11,7 @@ static const struct course mirroring = {.primary = ORIGIN, .mirroring = true},
 
 /* What each connection agreed on, by its place in cluster_play.peer. */
 static enum compression agreed[2][PEERS];
-static _Atomic unsigned compressed_writes[2];
+static _Atomic unsigned compressed_writes[2], refused;
 
 static enum compression *agreement(const struct peer *p)
 {
@@ -64,8 +64,10 @@ static ssize_t without_snappy(struct peer *p, const struct frame_header *h, cons
 	struct span name;
 
 	if (h->opcode == OP_STARTUP && startup_option(span_of(body, h->length), "COMPRESSION", &name) &&
-	    compression_from_name(name) == COMPRESSION_SNAPPY)
+	    compression_from_name(name) == COMPRESSION_SNAPPY) {
+		atomic_fetch_add(&refused, 1);
 		return response_write_error(h->version, h->stream, CQL_PROTOCOL_ERROR, "Unknown compression algorithm: snappy", to, ROOM);
+	}
 	return compressing(p, h, body, to);
 }
 
@@ -137,13 +139,14 @@ static void a_session_keeps_its_compression_over_a_switch(void **unused)
 	}
 }
 
-/* Such a session cannot be carried over: it ends at the switch, is counted, and what it wrote before is on both sides. */
-static void a_target_without_the_compression_ends_the_session_at_the_switch(void **unused)
+/* The session is carried over all the same: the target gets plain frames, and so does the client from there. */
+static void a_target_without_the_compression_gets_plain_requests(void **unused)
 {
 	uint64_t closed = metrics_total(METRIC_SESSIONS_CLOSED_SWITCH);
 	int snappy, lz4, later;
 
 	(void)unused;
+	atomic_store(&refused, 0);
 	cluster_start(&origin, compressing);
 	cluster_start(&target, without_snappy);
 	agent_start(1, &mirroring);
@@ -155,25 +158,96 @@ static void a_target_without_the_compression_ends_the_session_at_the_switch(void
 	assert_int_equal(insert(lz4, 2, COMPRESSION_LZ4), FRAME_COMPRESSED);
 	assert_true(wait_for(&target.writes, 2));
 	change_course(&cut_over);
-	assert_int_equal(insert(snappy, 3, COMPRESSION_SNAPPY), -1);
+	assert_int_equal(insert(snappy, 3, COMPRESSION_SNAPPY), 0);
 	assert_int_equal(insert(lz4, 3, COMPRESSION_LZ4), FRAME_COMPRESSED);
-	assert_true(wait_for(&origin.writes, 3));
-	assert_int_equal(metrics_total(METRIC_SESSIONS_CLOSED_SWITCH), closed + 1);
-	/* Who comes anew hears it from the cluster. */
+	assert_true(wait_for(&origin.writes, 4));
 	later = open_with("snappy");
-	assert_int_equal(expect(later, 1), OP_ERROR);
-	assert_non_null(memmem(answer_body, 128, "Unknown compression algorithm: snappy", 37));
+	assert_int_equal(expect(later, 1), OP_READY);
+	assert_int_equal(insert(later, 3, COMPRESSION_SNAPPY), 0);
+	assert_true(wait_for(&origin.writes, 5));
+	assert_int_equal(atomic_load(&refused), 1); /* one was enough to know it */
+	/* Back where it is known. */
+	change_course(&mirroring);
+	assert_int_equal(insert(snappy, 4, COMPRESSION_SNAPPY), FRAME_COMPRESSED);
+	assert_int_equal(insert(later, 4, COMPRESSION_SNAPPY), FRAME_COMPRESSED);
+	assert_int_equal(metrics_total(METRIC_SESSIONS_CLOSED_SWITCH), closed);
 	close(later);
 	close(snappy);
 	close(lz4);
 	agent_stop();
 }
 
+/* The first that anybody hears of it is the answer to a client's own STARTUP. */
+static void a_client_that_begins_after_the_switch_is_not_refused(void **unused)
+{
+	int fd;
+
+	(void)unused;
+	atomic_store(&refused, 0);
+	cluster_start(&origin, compressing);
+	cluster_start(&target, without_snappy);
+	agent_start(1, &cut_over);
+	fd = open_with("snappy");
+	assert_int_equal(expect(fd, 1), OP_READY);
+	assert_int_equal(atomic_load(&refused), 1);
+	assert_int_equal(insert(fd, 2, COMPRESSION_SNAPPY), 0);
+	assert_true(wait_for(&target.writes, 1));
+	close(fd);
+	agent_stop();
+}
+
+/* SUPPORTED of a cluster that has lz4 alone. */
+static ssize_t lz4_alone(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	static const uint8_t supported[] = "\0\2" "\0\13CQL_VERSION\0\1\0\5" "3.4.7" "\0\13COMPRESSION\0\1\0\3lz4";
+	struct frame_header own = {.version = h->version, .response = true, .stream = h->stream, .opcode = OP_SUPPORTED,
+				   .length = sizeof(supported) - 1};
+
+	if (h->opcode != OP_OPTIONS)
+		return without_snappy(p, h, body, to);
+	frame_header_write(to, &own);
+	memcpy(to + FRAME_HEADER_SIZE, supported, sizeof(supported) - 1);
+	return (ssize_t)(FRAME_HEADER_SIZE + sizeof(supported) - 1);
+}
+
+static void the_target_s_options_name_what_the_agent_can_do(void **unused)
+{
+	static const uint8_t options[FRAME_HEADER_SIZE] = {4, 0, 0, 1, OP_OPTIONS};
+	struct frame_header h = {0};
+	int fd;
+
+	(void)unused;
+	for (int side = ORIGIN; side <= TARGET; side++) {
+		atomic_store(&refused, 0);
+		cluster_start(&origin, side == ORIGIN ? lz4_alone : compressing);
+		cluster_start(&target, side == TARGET ? lz4_alone : compressing);
+		agent_start(1, side == ORIGIN ? &mirroring : &cut_over);
+		fd = client_connect();
+		assert_int_equal(send(fd, options, sizeof(options), MSG_NOSIGNAL), sizeof(options));
+		assert_int_equal(client_receive(fd, &h, answer_body), OP_SUPPORTED);
+		assert_true(supported_has(span_of(answer_body, h.length), "COMPRESSION", "lz4"));
+		assert_true(supported_has(span_of(answer_body, h.length), "CQL_VERSION", "3.4.7"));
+		/* The origin's own word stands. */
+		assert_int_equal(supported_has(span_of(answer_body, h.length), "COMPRESSION", "snappy"), side == TARGET);
+		close(fd);
+		if (side == TARGET) {
+			fd = open_with("snappy");
+			assert_int_equal(expect(fd, 1), OP_READY);
+			assert_int_equal(insert(fd, 2, COMPRESSION_SNAPPY), 0);
+			assert_int_equal(atomic_load(&refused), 0); /* it was not even asked */
+			close(fd);
+		}
+		agent_stop();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_session_keeps_its_compression_over_a_switch),
-		cmocka_unit_test(a_target_without_the_compression_ends_the_session_at_the_switch),
+		cmocka_unit_test(a_target_without_the_compression_gets_plain_requests),
+		cmocka_unit_test(a_client_that_begins_after_the_switch_is_not_refused),
+		cmocka_unit_test(the_target_s_options_name_what_the_agent_can_do),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -534,6 +534,28 @@ static void startup_options(void **state)
 	assert_false(startup_option((struct span){0}, "COMPRESSION", &value));
 }
 
+static void startup_loses_an_option(void **state)
+{
+	struct span body = guard_hex(
+	    1, "0002 000b434f4d5052455353494f4e 00036c7a34 000b43514c5f56455253494f4e 0005332e342e35");
+	struct span value = {0};
+	uint8_t to[64];
+	size_t n = startup_without(body, "COMPRESSION", to);
+
+	(void)state;
+	assert_int_equal(n, body.size - 18);
+	assert_false(startup_option(span_of(to, n), "COMPRESSION", &value));
+	assert_true(startup_option(span_of(to, n), "CQL_VERSION", &value));
+	assert_true(span_equal(value, span_text("3.4.5")));
+	assert_int_equal(startup_without(body, "NO_COMPACT", to), body.size);
+	assert_memory_equal(to, body.data, body.size);
+	/* Malformed, or with more behind it: as it came. */
+	for (n = 0; n < body.size; n++) {
+		assert_int_equal(startup_without(guard_bytes(body.data, n), "COMPRESSION", to), n);
+		assert_memory_equal(to, body.data, n);
+	}
+}
+
 /* A simple statement's values have no types: what could be a list must not be repeated. */
 static void bound_lists_are_suspected(void **state)
 {
@@ -593,6 +615,7 @@ int main(void)
 	    cmocka_unit_test(own_requests),
 	    cmocka_unit_test(bound_lists_are_suspected),
 	    cmocka_unit_test(startup_options),
+	    cmocka_unit_test(startup_loses_an_option),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -452,6 +452,15 @@ static void supported_lists_values(void **state)
 	assert_false(supported_has(body, "compression", "lz4"));
 	for (size_t n = 0; n < body.size; n++)
 		assert_false(supported_has(guard_bytes(body.data, n), "COMPRESSION", "lz4"));
+
+	size_t at = 0;
+
+	assert_int_equal(supported_list(body, "COMPRESSION", &at), 2);
+	assert_memory_equal(body.data + at, "\0\2\0\6snappy", 10);
+	assert_int_equal(supported_list(body, "CQL_VERSION", &at), 1);
+	assert_int_equal(supported_list(body, "NOTHING", &at), CQL_MALFORMED);
+	for (size_t n = 0; n < body.size; n++)
+		assert_int_equal(supported_list(guard_bytes(body.data, n), "CQL_VERSION", &at), CQL_MALFORMED);
 }
 
 /* Reads an envelope of the agent's own back. */
