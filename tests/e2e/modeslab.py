@@ -56,6 +56,17 @@ class Cut:
                 run("nft", "delete table inet cqlferrycut", where=place, check=False)
 
 
+def assert_fell_back(agent, replica):
+    """While the replica is away still: at any moment it may just be asked again."""
+    metrics = agent.metrics()
+    ways = {k: v for k, v in metrics.items() if k.startswith(("cqlferry_dials_way", "cqlferry_replicas"))}
+    assert metrics['cqlferry_dials_way_total{way="fallback"}'] >= 1, ways
+    assert metrics['cqlferry_replicas{state="unreachable"}'] + metrics['cqlferry_replicas{state="probing"}'] == 1, ways
+    known = {r["replica"]: (r["state"], r["failures"]) for r in agent.status()["connections"]["replicas"]}
+    assert known[replica][0] in ("unreachable", "probing") and known[replica][1] > 0, known
+    assert metrics['cqlferry_sessions_closed_total{reason="dial"}'] == 0
+
+
 class Balancer:
     """HAProxy in a pod: one address for several nodes, whose own nobody needs to reach."""
 

@@ -10,6 +10,7 @@ import time
 import compare
 import driverlab
 import lab
+import modeslab
 import pytest
 import shared
 import workload
@@ -33,11 +34,11 @@ DRIVERS = {
 class Run:
     """One driver's programs on their way through the phases."""
 
-    def __init__(self, driver, pods, agent, clusters, keyspace):
+    def __init__(self, driver, pods, agent, clusters, keyspace, contact=None):
         self.pods, self.agent, self.keyspace, self.other = pods, agent, keyspace, workload.second_keyspace(keyspace)
         self.origin, self.target = clusters
         self.rows = {}
-        contact = ",".join(self.origin.addresses)
+        contact = contact or ",".join(self.origin.addresses)
         self.programs = [driverlab.Program(driver, version, compression, pods[i % len(pods)], contact, keyspace)
                          for i, (version, compression) in enumerate(DRIVERS[driver])]
 
@@ -126,6 +127,46 @@ def test_driver(make_agent, pods, clusters, keyspace, driver):
             print("\n".join(row.failed))
     worse = driverlab.write(list(run.rows.values()))
     assert not worse, "\n".join(worse)
+
+
+CUT_OFF = [(driver, "drop") for driver in DRIVERS] + [("java", "reject"), ("java", "unroutable"), ("python", "reject"), ("python", "unroutable")]
+
+
+@pytest.mark.parametrize("driver, how", CUT_OFF)
+def test_driver_is_cut_off_from_a_replica(make_agent, pods, clusters, keyspace, driver, how):
+    """Neither its pod nor the agent's node reaches the second of two nodes, at RF 1: it has connections to both, and all that it can do works."""
+    if not driverlab.words(driver):
+        pytest.skip(f"{driver} could not be built here (tests/drivers/build.sh)")
+    origin, pod = clusters[0], pods[0]
+    shared.on_both(clusters, *driverlab.schema(workload.second_keyspace(keyspace)))
+    agent = make_agent(connection={"whileObserving": True})
+    with modeslab.Cut(how, origin.addresses[1:], (None, pod.name)):
+        assert cut_off_round(driver, [pod], agent, clusters, keyspace) == []
+        modeslab.assert_fell_back(agent, f"{origin.addresses[1]}:9042")
+
+
+def test_what_cut_off_means_without(pods, clusters, keyspace):
+    """The same cut and nobody intercepts: the driver has no connection to that node."""
+    if not driverlab.words("java"):
+        pytest.skip("java could not be built here (tests/drivers/build.sh)")
+    shared.on_both(clusters, *driverlab.schema(workload.second_keyspace(keyspace)))
+    with modeslab.Cut("drop", clusters[0].addresses[1:], (pods[0].name,)):
+        failed = cut_off_round("java", pods[:1], None, clusters, keyspace)
+    assert len(failed) == len(DRIVERS["java"]) and all(", nodes: failed: " in f for f in failed), failed
+
+
+def cut_off_round(driver, pods, agent, clusters, keyspace):
+    """What did not work, in words. The programs know only the node that can be reached."""
+    run = Run(driver, pods, agent, clusters, keyspace, contact=clusters[0].address)
+    try:
+        run.ready()
+        run.round("observe")
+        for p in run.programs:
+            p.end()
+    finally:
+        for p in run.programs:
+            p.kill()
+    return [f for row in run.rows.values() for f in row.failed]
 
 
 def given_up(agent):

@@ -92,21 +92,10 @@ def test_an_unmodified_cqlsh_copies(make, pod, ring, how):
     ring.run("TRUNCATE ks.copied")
     with modeslab.Cut(how, ring.addresses[1:], (None, pod.name)):
         both_ways(pod, ring, QUICK_ROWS, how)
-        assert_fell_back(agent, replica)
+        modeslab.assert_fell_back(agent, replica)
     log = agent.log()
     assert log.count(WARNING) == 1
     assert log.count(f"CQL connection fallback: replica {replica} unreachable, using control host {ring.address}:9042") == 1, log
-
-
-def assert_fell_back(agent, replica):
-    """While the replica is away still: at any moment it may just be asked again."""
-    metrics = agent.metrics()
-    ways = {k: v for k, v in metrics.items() if k.startswith(("cqlferry_dials_way", "cqlferry_replicas"))}
-    assert metrics['cqlferry_dials_way_total{way="fallback"}'] >= 1, ways
-    assert metrics['cqlferry_replicas{state="unreachable"}'] + metrics['cqlferry_replicas{state="probing"}'] == 1, ways
-    known = {r["replica"]: (r["state"], r["failures"]) for r in agent.status()["connections"]["replicas"]}
-    assert known[replica][0] in ("unreachable", "probing") and known[replica][1] > 0, known
-    assert metrics['cqlferry_sessions_closed_total{reason="dial"}'] == 0
 
 
 @pytest.mark.parametrize("how", modeslab.CUTS)
@@ -160,7 +149,7 @@ def test_an_unmodified_driver(make, pod, ring, how):
     agent = make()
     with modeslab.Cut(how, ring.addresses[1:], (None, pod.name)):
         out = pod.python(DRIVER, ring.address).stdout.strip()
-        assert_fell_back(agent, f"{ring.addresses[1]}:9042")
+        modeslab.assert_fell_back(agent, f"{ring.addresses[1]}:9042")
     assert out == str(sorted(ring.addresses))
 
 
@@ -282,7 +271,7 @@ def test_a_sidecar_passes_on_what_it_may(make, pod, ring):
     try:
         both_ways(pod, ring, FEW_ROWS, "sidecar")
         copy(pod, ring, FEW_ROWS, ring.address, "sidecar")
-        assert_fell_back(agent, f"{ring.addresses[1]}:9042")
+        modeslab.assert_fell_back(agent, f"{ring.addresses[1]}:9042")
     finally:
         agent.stop()
         sidecar.stop()

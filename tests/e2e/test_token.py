@@ -2,6 +2,7 @@
 """Mirrored writes go to a replica: a target of two nodes, with each partition on one of them."""
 import json
 import os
+import statistics
 import struct
 import time
 
@@ -137,3 +138,55 @@ def test_otherwise_they_go_to_any_node(make_agent, pod, origin, pair, keys):
     for counted in counts.values():
         assert min(counted) >= 0.2 * KEYS, counts
     assert agent.metric("cqlferry_mirror_token_aware_total") == 0 and KNOWN not in agent.log()
+
+
+LOAD = """
+import os, sys
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster
+from cassandra.concurrent import execute_concurrent_with_args
+cluster = Cluster([sys.argv[1]], protocol_version=5, auth_provider=PlainTextAuthProvider("cassandra", "cassandra"))
+s = cluster.connect("near")
+one = s.prepare("INSERT INTO one (k, v) VALUES (?, ?)")
+execute_concurrent_with_args(s, one, [(k, "v" * 200) for k in range(int(sys.argv[2]))], concurrency=64)
+cluster.shutdown()
+"""
+
+
+def cpu_seconds(cluster):
+    """What the nodes' processes have used."""
+    total = 0
+    for node, _ in cluster.nodes:
+        with open(os.path.join(lab.RUN, node, "pid"), encoding="ascii") as f:
+            pid = f.read().strip()
+        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+            fields = f.read().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def test_how_fast_a_backlog_drains(make_agent, pod, origin, pair):
+    """With and without, in turn: writes a second, and the two nodes' CPU for each. What it is worth, rather than whether it works."""
+    rows, results = 20000, {True: [], False: []}
+    for i in range(12):
+        aware = i % 2 == 0
+        agent = make_agent(target=pair, settings={"target": {"tokenAware": aware}})
+        agent.phase("mirror")
+        if aware:
+            lab.wait_until(lambda: KNOWN in agent.log(), 30, agent.log)
+        agent.cli("hold", "near.one")
+        pod.python(LOAD, origin.address, str(rows), timeout=120)
+        time.sleep(2)  # what the writes left to do is done
+        cpu, began = cpu_seconds(pair), time.time()
+        agent.cli("release", "near.one")
+        lab.wait_until(lambda: agent.metric("cqlferry_mirror_backlog_records") == 0, 60, "an empty backlog", step=0.02)
+        took, cpu = time.time() - began, cpu_seconds(pair) - cpu
+        agent.remove()
+        if i >= 2:  # the first of each warms the nodes up
+            results[aware].append((rows / took, cpu / rows * 1e6))
+    for aware, measured in results.items():
+        rates, costs = zip(*measured)
+        print(f"tokenAware {aware}: {statistics.median(rates):,.0f} writes/s ({min(rates):,.0f}-{max(rates):,.0f}), "
+              f"{statistics.median(costs):.0f} µs of the nodes' CPU each ({min(costs):.0f}-{max(costs):.0f})")
+    median = {aware: statistics.median(x[1] for x in measured) for aware, measured in results.items()}
+    assert median[True] < median[False], "the nodes work less when nobody has to pass a write on"
