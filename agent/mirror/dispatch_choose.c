@@ -2,7 +2,7 @@
 /*
  * Which connection takes the next record: the one with the fewest in flight. A prepared write whose partition key is bound goes to a
  * replica of its partition instead (replicas.h), which applies it itself: any other node would only pass it on. That is worth some
- * waiting, not much: a replica that falls behind the others is left alone until it has caught up.
+ * waiting, not much: a replica that falls behind the others is left alone until it has caught up. Schema changes go to one node.
  */
 #include <string.h>
 
@@ -65,12 +65,24 @@ static uint64_t holders_of(const struct dispatch *d, const struct record *r)
 	return replicas_holders(d->replicas, table.keyspace, token);
 }
 
+/* One node for the schema changes of all workers: there the next one sees what the one before it made, without waiting for agreement. */
+static struct target *schema_node(struct dispatch *d, struct target *otherwise)
+{
+	struct target *t = NULL;
+
+	for (unsigned node = 0; node < 64 && !t; node++)
+		t = least_busy(d, 1ull << node);
+	return t ? t : otherwise;
+}
+
 struct target *dispatch_choose_for(struct dispatch *d, const struct record *r, bool *ret_holds)
 {
 	struct target *best = dispatch_choose(d), *near;
 	uint64_t holders;
 
 	*ret_holds = false;
+	if (best && r->statement == STATEMENT_SCHEMA)
+		return schema_node(d, best);
 	if (!d->replicas || !best)
 		return best;
 	holders = holders_of(d, r);

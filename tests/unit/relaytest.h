@@ -174,6 +174,7 @@ static inline ssize_t plain_answer(struct peer *p, const struct frame_header *h,
 /* ---- the agent */
 
 static struct cluster_play origin, target;
+static struct cluster_play *second_node; /* of the target; NULL = it has one */
 static struct relay relay;
 static struct mirror mirror;
 
@@ -199,6 +200,8 @@ static inline void agent_start(unsigned workers, const struct course *course)
 	relay.options.explicit_listen.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	relay.options.cluster[ORIGIN] = (struct cluster){.nodes = {origin.addr}, .node_count = 1, .username = username, .password = password};
 	relay.options.cluster[TARGET] = (struct cluster){.nodes = {target.addr}, .node_count = 1, .username = username, .password = password};
+	if (second_node)
+		relay.options.cluster[TARGET].nodes[relay.options.cluster[TARGET].node_count++] = second_node->addr;
 	relay.course = *course;
 	assert_int_equal(mirror_open(&mirror, &relay,
 				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms,
