@@ -19,6 +19,7 @@
  */
 #pragma once
 #include "base/room.h"
+#include "base/sparing.h"
 #include "mirror/journal.h"
 #include "mirror/mirror.h"
 #include "relay/worker.h"
@@ -48,8 +49,8 @@ struct dispatch {
 	struct target *targets[DISPATCH_TARGETS];
 	unsigned target_count, next_target;
 	struct replicas *replicas;      /* which of them hold what (shares); NULL = unknown, or there is nothing to choose */
-	unsigned dead_untold, rows_untold; /* dead letters, and rows that cannot be compared, since the last log line */
-	uint64_t dead_told_ns, rows_told_ns, reclaimed_ns, rescanned_ns;
+	struct sparing dead_lines, rows_lines; /* dead letters; rows that cannot be compared */
+	uint64_t reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
 	bool resting;                   /* nothing more is sent: the agent ends */
 	struct rows_job *rows;          /* records in row sync */

@@ -86,17 +86,14 @@ void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause
 
 static void dead(struct dispatch *d, struct record *r, int32_t code)
 {
-	/* One line a second: a lost table would fill the disk with them. */
-	d->dead_untold++;
-	if (d->worker->turn_ns - d->dead_told_ns > 1000000000u) {
-		char table[2 * CQL_NAME_MAX + 4];
+	/* A lost table would fill the disk with them. */
+	unsigned n = sparing_count(&d->dead_lines, d->worker->turn_ns);
+	char table[2 * CQL_NAME_MAX + 4];
 
+	if (n)
 		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
 				    "are on the other side only. See cqlferry dead",
-			  d->dead_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
-		d->dead_told_ns = d->worker->turn_ns;
-		d->dead_untold = 0;
-	}
+			  n, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
 	if (!dead_keep(d->mirror->dead, d->worker, r, code))
 		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD_UNKEPT, 1);
 	dispatch_give_up(d, r, GAP_DEAD);

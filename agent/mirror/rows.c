@@ -63,6 +63,8 @@ static const char *why_not(int error)
 void rows_give_up(struct dispatch *d, struct record *r, int error)
 {
 	enum gap_cause cause = r->unknown ? GAP_UNKNOWN_OUTCOME : r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+	char table[2 * CQL_NAME_MAX + 4];
+	unsigned n;
 
 	if (r->refused) {
 		/* It is wanted as it is, once the other cluster has been mended: a dead letter. */
@@ -71,16 +73,10 @@ void rows_give_up(struct dispatch *d, struct record *r, int error)
 		dispatch_failed(d, r, r->last_error);
 		return;
 	}
-	/* One line a second, as for dead letters. */
-	d->rows_untold++;
-	if (d->worker->turn_ns - d->rows_told_ns > 1000000000u) {
-		char table[2 * CQL_NAME_MAX + 4];
-
+	n = sparing_count(&d->rows_lines, d->worker->turn_ns);
+	if (n)
 		log_error("mirror", "%u writes, the last one to %s, cannot be brought to the %s by comparing rows: %s. See cqlferry gaps",
-			  d->rows_untold, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), why_not(error));
-		d->rows_told_ns = d->worker->turn_ns;
-		d->rows_untold = 0;
-	}
+			  n, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), why_not(error));
 	dispatch_give_up(d, r, cause);
 }
 
