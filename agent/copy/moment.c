@@ -150,6 +150,18 @@ struct scanner {
 	bool failed;
 };
 
+#define SCANNED_MAX 32 /* no date or time of day is as long */
+
+static bool scan_begin(struct scanner *s, struct span text, char copy[SCANNED_MAX])
+{
+	*s = (struct scanner){.at = copy};
+	if (text.size == 0 || text.size >= SCANNED_MAX || memchr(text.data, 0, text.size))
+		return false;
+	memcpy(copy, text.data, text.size);
+	copy[text.size] = 0;
+	return true;
+}
+
 /* Between `least` and `most` digits. */
 static unsigned scan_digits(struct scanner *s, unsigned least, unsigned most, unsigned *ret_count)
 {
@@ -337,14 +349,12 @@ void moment_format_date(int64_t days, struct bytes *out)
 
 bool moment_parse_date(struct span text, int64_t *ret)
 {
-	char copy[32];
-	struct scanner s = {.at = copy};
+	char copy[SCANNED_MAX];
+	struct scanner s;
 	unsigned year, month, day;
 
-	if (text.size == 0 || text.size >= sizeof(copy) || memchr(text.data, 0, text.size))
+	if (!scan_begin(&s, text, copy))
 		return false;
-	memcpy(copy, text.data, text.size);
-	copy[text.size] = 0;
 	year = scan_digits(&s, 4, 4, NULL);
 	scan_expect(&s, '-');
 	month = scan_digits(&s, 1, 2, NULL);
@@ -368,14 +378,12 @@ void moment_format_time(int64_t ns, struct bytes *out)
 
 bool moment_parse_time(struct span text, int64_t *ret)
 {
-	char copy[32];
-	struct scanner s = {.at = copy};
+	char copy[SCANNED_MAX];
+	struct scanner s;
 	unsigned hour, minute, second, nanos = 0;
 
-	if (text.size == 0 || text.size >= sizeof(copy) || memchr(text.data, 0, text.size))
+	if (!scan_begin(&s, text, copy))
 		return false;
-	memcpy(copy, text.data, text.size);
-	copy[text.size] = 0;
 	hour = scan_digits(&s, 1, 2, NULL);
 	scan_expect(&s, ':');
 	minute = scan_digits(&s, 1, 2, NULL);

@@ -405,7 +405,7 @@ def main():
                     and set(wanted) == set(contestants.ALL))
         (lab.out / "results.json").write_text(json.dumps(lab.results, indent=0) + "\n")
         (lab.out / "run.json").write_text(json.dumps(about, indent=1) + "\n")
-        report.write(lab.out)
+        report.write(lab.out, HERE.parent.parent / "docs")
         if complete or os.environ.get("BENCH_WRITE") == "1":
             for name in ("benchmarks.md", "benchmarks.svg"):
                 shutil.copy(lab.out / name, HERE.parent.parent / "docs" / name)

@@ -6,6 +6,7 @@ rounds is printed, with the smallest and largest beside it. A target is judged o
 """
 import json
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -216,7 +217,23 @@ def memory_lines(d):
                     "growth by a 64 MiB result"], rows)]
 
 
-def page(d):
+# What BENCH=copy puts into benchmarks.md; a later run of the rest leaves it there.
+COPY = re.compile("<!-- copy -->.*<!-- /copy -->", re.S)
+
+
+def copy_part(docs, tables=None):
+    """That part of docs/benchmarks.md as it is; with `tables` (lines) it is replaced first."""
+    path = pathlib.Path(docs) / "benchmarks.md"
+    text = path.read_text() if path.exists() else ""
+    if tables is not None and COPY.search(text):
+        part = "\n".join(["<!-- copy -->", *tables, "<!-- /copy -->"])
+        path.write_text(COPY.sub(lambda _: part, text))
+        return part
+    found = COPY.search(text)
+    return found.group() if found else "<!-- copy -->\n<!-- /copy -->"
+
+
+def page(d, docs):
     run, m = d.run, d.run["machine"]
     lines = ["# Benchmarks", "", f"Made by `make bench` (`BENCH={run['mode']}`) on {run['date']}, {run['rounds']} rounds of "
              f"{run['seconds']:g} s a cell, {run['took_s'] / 60:.0f} minutes in all. Not edited by hand.", "",
@@ -237,6 +254,7 @@ def page(d):
     lines += ["", NOTES.format(haproxy=m["haproxy"] or "HAProxy"), "", "## Machine", "",
               f"{m['cpu']}, {m['cpus']} CPUs{virtual}, {m['memory_gib']} GiB, Linux {m['kernel']}; load before the run "
               f"{m['load']:.1f}; version {m['commit'] or 'unknown'}."]
+    lines += ["", copy_part(docs)]
     if run["absent"]:
         lines += ["", "## Did not take part", ""]
         lines += [f"- {who} ({where}): {why}" for who, places in run["absent"].items() for where, why in places.items()]
@@ -280,13 +298,14 @@ def plot(d, out):
     subprocess.run(["gnuplot"], input=text, text=True, check=True)
 
 
-def write(out):
+def write(out, docs):
+    """`docs`: the directory whose benchmarks.md says what was measured of COPY."""
     out = pathlib.Path(out)
     d = Results(out)
-    (out / "benchmarks.md").write_text(page(d))
+    (out / "benchmarks.md").write_text(page(d, docs))
     plot(d, out)
 
 
 if __name__ == "__main__":
     import sys
-    write(sys.argv[1])
+    write(sys.argv[1], pathlib.Path(__file__).resolve().parents[2] / "docs")
