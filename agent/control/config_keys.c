@@ -322,7 +322,7 @@ const struct config_key config_keys[] = {
 
     NUMBER("target.protocolVersion", target.protocol_version, "5", 3, 5,
 	   "Highest protocol version of the mirror's connections, and so of new sessions from mirror on; lower where the target has trouble with it"),
-    BOOL("target.tokenAware", target.token_aware, "false",
+    BOOL("target.tokenAware", target.token_aware, "true",
 	 "Mirrored prepared writes go to a node that holds their partition, where a contact point does (needs two of them at least)"),
     TLS("target", target),
 
