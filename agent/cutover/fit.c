@@ -2,15 +2,14 @@
 #include "cutover/fit.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "cql/frame.h"
 #include "cql/response.h"
+#include "net/connect.h"
 #include "relay/retire.h"
 
 #define ASK_MS 3000
@@ -18,27 +17,13 @@
 
 /* ---- what the target speaks */
 
-/* Waits for `events`; 0 or −errno. */
-static int await(int fd, short events, uint64_t until_ns)
-{
-	struct pollfd p = {.fd = fd, .events = events};
-	uint64_t now = clock_now_ns();
-	int r = now < until_ns ? poll(&p, 1, (int)((until_ns - now) / 1000000u) + 1) : 0;
-
-	return r > 0 ? 0 : r == 0 ? -ETIMEDOUT : -errno;
-}
-
-static int read_all(int fd, uint8_t *to, size_t size, uint64_t until_ns)
+static int read_all(struct stream *s, uint8_t *to, size_t size, uint64_t until_ns)
 {
 	while (size) {
-		ssize_t n;
-		int r = await(fd, POLLIN, until_ns);
+		ssize_t n = stream_receive(s, to, size, until_ns);
 
-		if (r < 0)
-			return r;
-		n = recv(fd, to, size, 0);
 		if (n <= 0)
-			return n == 0 ? -ECONNRESET : -errno;
+			return n == 0 ? -ECONNRESET : (int)n;
 		to += n;
 		size -= (size_t)n;
 	}
@@ -56,53 +41,51 @@ static void understand(const struct frame_header *h, struct span body, struct fi
 	f->compression[COMPRESSION_SNAPPY] = supported_has(body, "COMPRESSION", "snappy");
 }
 
-static int ask_node(int fd, const struct addr *node, struct fit *ret)
+static int ask_stream(struct stream *s, uint64_t until_ns, struct fit *ret)
 {
 	static const uint8_t options[FRAME_HEADER_SIZE] = {4, 0, 0, 0, OP_OPTIONS};
-	uint64_t until = clock_now_ns() + ASK_MS * 1000000ull;
-	uint8_t header[FRAME_HEADER_SIZE], *body = NULL;
+	uint8_t header[FRAME_HEADER_SIZE], *body;
 	struct frame_header h = {0};
-	int r = connect(fd, &node->sa, addr_size(node)) < 0 ? -errno : 0, failed = 0;
-	socklen_t size = sizeof(failed);
+	int r = stream_send_all(s, options, sizeof(options), until_ns);
 
-	if (r == -EINPROGRESS)
-		r = await(fd, POLLOUT, until);
-	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) == 0 && failed)
-		r = -failed;
-	if (r == 0 && send(fd, options, sizeof(options), MSG_NOSIGNAL) != (ssize_t)sizeof(options))
-		r = -EPIPE;
 	if (r == 0)
-		r = read_all(fd, header, sizeof(header), until);
+		r = read_all(s, header, sizeof(header), until_ns);
 	if (r == 0 && (frame_header_read(header, sizeof(header), &h) <= 0 || !h.response || h.length > ANSWER_MAX))
 		r = -EPROTO;
 	if (r < 0)
 		return r;
 	body = malloc(h.length + 1);
-	r = body ? read_all(fd, body, h.length, until) : -ENOMEM;
+	r = body ? read_all(s, body, h.length, until_ns) : -ENOMEM;
 	if (r == 0)
 		understand(&h, span_of(body, h.length), ret);
 	free(body);
 	return r;
 }
 
+static int ask_node(const struct cluster *target, unsigned node, uint32_t mark, struct fit *ret, struct error *error)
+{
+	uint64_t until = clock_now_ns() + ASK_MS * 1000000ull;
+	char text[ADDR_TEXT_MAX];
+	struct endpoint to;
+	struct stream s;
+	struct error why;
+	int r;
+
+	cluster_endpoint(target, node, &to);
+	r = stream_connect(&to, mark, until, &s, &why);
+	if (r < 0)
+		return error_set(error, r, "target: %s does not say what it speaks: %s", addr_format(&to.addr, text), why.text);
+	r = ask_stream(&s, until, ret);
+	stream_close(&s);
+	return r < 0 ? error_set(error, r, "target: %s does not say what it speaks: %s", addr_format(&to.addr, text), strerror(-r)) : 0;
+}
+
 int fit_ask(const struct cluster *target, uint32_t mark, struct fit *ret, struct error *error)
 {
-	char text[ADDR_TEXT_MAX];
 	int r = error_set(error, -EDESTADDRREQ, "target.contactPoints names nothing");
 
-	for (unsigned i = 0; i < target->node_count && r < 0; i++) {
-		const struct addr *node = &target->nodes[i];
-		int fd = socket(node->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-		if (fd < 0)
-			return error_set(error, -errno, "cannot make a socket: %s", strerror(errno));
-		if (mark) /* refused marks are ignored, as for sessions */
-			setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-		r = ask_node(fd, node, ret);
-		close(fd);
-		if (r < 0)
-			error_set(error, r, "target: %s does not say what it speaks: %s", addr_format(node, text), strerror(-r));
-	}
+	for (unsigned i = 0; i < target->node_count && r < 0; i++)
+		r = ask_node(target, i, mark, ret, error);
 	return r;
 }
 

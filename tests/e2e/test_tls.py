@@ -320,7 +320,8 @@ def test_astra_by_its_bundle(astra, make_agent, pod, origin, keyspace, names, fi
     try:
         agent = make_agent(settings={"target": {"contactPoints": [], "secureConnectBundle": stand_in.bundle}})
         assert metadata.asked == 1
-        agent.phase("mirror")
+        said = agent.phase("mirror")
+        assert "which sessions the target could carry is not known" not in said.stdout + said.stderr, said
         load = lab.Load(pod, origin.address, keyspace, prefix="astra", writers=4, rate=10)
         load.wait_running(80)
         agent.phase("cutover")
