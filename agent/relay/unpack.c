@@ -55,7 +55,9 @@ bool unpack_refused(struct upstream *u, int16_t stream, struct span body)
 {
 	struct response_error error;
 
-	if (u->compression == COMPRESSION_NONE || response_error_parse(body, &error) < 0 || error.code != CQL_PROTOCOL_ERROR)
+	/* "Unknown compression algorithm: …", "This instance does not support Snappy compression" (5.0.9); versions are refused by the same code. */
+	if (u->compression == COMPRESSION_NONE || response_error_parse(body, &error) < 0 || error.code != CQL_PROTOCOL_ERROR ||
+	    !memmem(error.message.data, error.message.size, "ompress", 7))
 		return false;
 	note(u->session->worker->relay, u->side, u->compression);
 	unpack_startup(u, stream);

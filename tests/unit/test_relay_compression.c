@@ -196,6 +196,32 @@ static void a_client_that_begins_after_the_switch_is_not_refused(void **unused)
 	agent_stop();
 }
 
+static ssize_t without_v4(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	if (h->opcode != OP_STARTUP)
+		return compressing(p, h, body, to);
+	atomic_fetch_add(&refused, 1);
+	return response_write_error(h->version, h->stream, CQL_PROTOCOL_ERROR, "Invalid or unsupported protocol version (4)", to, ROOM);
+}
+
+/* The same code of error, for another reason: that is for the client. */
+static void another_refusal_reaches_the_client(void **unused)
+{
+	int fd;
+
+	(void)unused;
+	atomic_store(&refused, 0);
+	cluster_start(&origin, compressing);
+	cluster_start(&target, without_v4);
+	agent_start(1, &(struct course){.primary = TARGET, .frozen = true});
+	fd = open_with("lz4");
+	assert_int_equal(expect(fd, 1), OP_ERROR);
+	assert_non_null(memmem(answer_body, 128, "protocol version (4)", 20));
+	assert_int_equal(atomic_load(&refused), 1);
+	close(fd);
+	agent_stop();
+}
+
 /* SUPPORTED of a cluster that has lz4 alone. */
 static ssize_t lz4_alone(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
 {
@@ -247,6 +273,7 @@ int main(void)
 		cmocka_unit_test(a_session_keeps_its_compression_over_a_switch),
 		cmocka_unit_test(a_target_without_the_compression_gets_plain_requests),
 		cmocka_unit_test(a_client_that_begins_after_the_switch_is_not_refused),
+		cmocka_unit_test(another_refusal_reaches_the_client),
 		cmocka_unit_test(the_target_s_options_name_what_the_agent_can_do),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
