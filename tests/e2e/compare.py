@@ -17,7 +17,7 @@ import time
 
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-from cassandra.policies import RoundRobinPolicy
+from cassandra.policies import RoundRobinPolicy, WhiteListRoundRobinPolicy
 from cassandra.query import SimpleStatement, tuple_factory
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -27,11 +27,13 @@ import workload  # noqa: E402
 class Side:
     """One cluster, read whole: rows[(table, key)] = {column: (value, writetime, expiry)}."""
 
-    def __init__(self, name, contact, user="cassandra", password="cassandra", port=9042):
+    def __init__(self, name, contact, user="cassandra", password="cassandra", port=9042, alone=False):
+        """alone: no other node than the contact is asked."""
         self.name = name
         auth = PlainTextAuthProvider(user, password) if user else None
-        profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), request_timeout=60, row_factory=tuple_factory)
-        self.cluster = Cluster(contact.split(","), port=port, auth_provider=auth, protocol_version=5,
+        policy = WhiteListRoundRobinPolicy(contact.split(",")) if alone else RoundRobinPolicy()
+        profile = ExecutionProfile(load_balancing_policy=policy, request_timeout=60, row_factory=tuple_factory)
+        self.cluster = Cluster(contact.split(","), port=port, auth_provider=auth, protocol_version=5, schema_metadata_enabled=not alone,
                                execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20)
         self.session = self.cluster.connect()
 

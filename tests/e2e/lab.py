@@ -143,9 +143,25 @@ class Cassandra:
             rows = []
             for s in statements:
                 rows = list(side.session.execute(s, timeout=60))
+            if len(self.nodes) > 1 and any(s.split(None, 1)[0].upper() in ("CREATE", "ALTER", "DROP") for s in statements):
+                self.agree()
             return rows
         finally:
             side.close()
+
+    def agree(self, seconds=20):
+        """Until all nodes that run have the same schema by their own word. (The driver does not wait for a node whose version it has not heard.)"""
+        import compare
+
+        def version(address):
+            side = compare.Side(self.name, address, USER, PASSWORD, alone=True)
+            try:
+                return side.session.execute("SELECT schema_version FROM system.local").one()[0]
+            finally:
+                side.close()
+
+        running = [a for node, a in self.nodes if subprocess.run([CASSANDRA, "running", node], check=False).returncode == 0]
+        wait_until(lambda: len({version(a) for a in running}) == 1, seconds, f"the nodes of {self.name} agree on the schema", step=0.1)
 
     def save_logs(self):
         os.makedirs(LOGS, exist_ok=True)

@@ -18,6 +18,7 @@
 #   cassandra.sh wait NAME [SECONDS]       until it takes CQL, and with --auth until a login can work
 #   cassandra.sh stop NAME [--kill]        clean stop by recorded pid; --kill: SIGKILL
 #   cassandra.sh pause NAME | resume NAME  SIGSTOP and SIGCONT: a node that hangs
+#   cassandra.sh running NAME              exit status 0 when it does, paused or not
 #   cassandra.sh wipe NAME                 remove a stopped node's data
 #   cassandra.sh status                    what runs
 #   cassandra.sh nodetool NAME ARGS...     nodetool against that node
@@ -344,6 +345,7 @@ start | stop | status | nodetool | up) mkdir -p "$LAB_RUN"; "$cmd" "$@" ;;
 wait) wait_ready "$@" ;;
 pause) use "$1"; running || die "$NODE does not run"; kill -STOP "$PID" ;;
 resume) use "$1"; running || die "$NODE does not run"; kill -CONT "$PID" ;;
+running) use "$1"; running ;;
 wipe) use "$1"; ! running || die "$NODE runs (pid $PID)"; rm -rf "$DIR" ;;
 tls) certificates "$@" ;;
 down) for n in $(nodes); do stop "$n"; done ;;
