@@ -177,7 +177,8 @@ Out of reach: with the second of two nodes cut off from program and agent alike 
 each of these drivers has connections to both nodes, and everything above works ([connection-modes.md](connection-modes.md)).
 
 Known besides: a driver that loses its connections has to find its nodes again, as with any cluster; until then the application gets the driver's
-errors. gocql 2.1.2 panics in its token-aware policy while every node is down. The Node.js driver leaves timers behind that keep an ended process.
+errors. gocql 2.1.2 panics in its token-aware policy while every node is down. The Node.js driver leaves timers behind that keep an ended process,
+and may take a node for one that is up although the connection was cut while it prepared its statements there; requests to that node then fail.
 """
 
 
