@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "cql/request.h"
 #include "cql/response.h"
+#include "cql/segment.h"
 #include "mirror/mirror.h"
 #include "mirror/recovery.h"
 #include "relay/session.h"
@@ -34,6 +35,7 @@ struct peer {
 	struct cluster_play *cluster;
 	int fd;
 	pthread_t thread;
+	bool lz4; /* v5: of its segments */
 };
 
 struct cluster_play {
@@ -60,6 +62,54 @@ static inline bool receive(int fd, uint8_t *to, size_t size)
 	return true;
 }
 
+static bool speak_v5; /* of the clusters that are started from here on */
+
+static inline bool send_segment(int fd, bool lz4, const uint8_t *payload, size_t size)
+{
+	uint8_t segment[8192];
+	size_t at = segment_header_write(segment, lz4, (uint32_t)size, true);
+
+	if (size > sizeof(segment) - 16)
+		abort();
+	memcpy(segment + at, payload, size);
+	segment_trailer_write(segment + at + size, segment_crc32(payload, size));
+	return send(fd, segment, at + size + SEGMENT_TRAILER, MSG_NOSIGNAL) == (ssize_t)(at + size + SEGMENT_TRAILER);
+}
+
+/* The payload of one segment, decompressed, into `to`; its size, or −1. `room`: for the segment as it comes. */
+static inline ssize_t receive_segment(int fd, bool lz4, uint8_t *to, uint8_t *room)
+{
+	size_t head = lz4 ? SEGMENT_HEADER_LZ4 : SEGMENT_HEADER_PLAIN;
+	struct segment s;
+
+	if (!receive(fd, room, head))
+		return -1;
+	if (segment_header_read(room, head, lz4, &s) != (int)head || !receive(fd, room + head, s.wire_size - head) ||
+	    segment_payload_check(room, &s) < 0 || (s.plain_size && segment_decompress(room + head, &s, to) < 0))
+		abort();
+	if (!s.plain_size)
+		memcpy(to, room + head, s.payload_size);
+	return s.plain_size ? s.plain_size : s.payload_size;
+}
+
+/* The envelopes of one segment, each answered in one of its own. */
+static inline bool peer_segment(struct peer *p, uint8_t *payload, uint8_t *to)
+{
+	ssize_t size = receive_segment(p->fd, p->lz4, payload, to);
+	struct frame_header h;
+
+	for (ssize_t at = 0; at < size; at += FRAME_HEADER_SIZE + h.length) {
+		ssize_t n;
+
+		if (frame_header_read(payload + at, (size_t)(size - at), &h) <= 0)
+			abort();
+		n = p->cluster->answer(p, &h, payload + at + FRAME_HEADER_SIZE, to);
+		if (n < 0 || (n > 0 && !send_segment(p->fd, p->lz4, to, (size_t)n)))
+			return false;
+	}
+	return size > 0;
+}
+
 static inline void *peer_run(void *argument)
 {
 	struct peer *p = argument;
@@ -70,12 +120,20 @@ static inline void *peer_run(void *argument)
 	       receive(p->fd, body, h.length)) {
 		ssize_t n;
 
-		if (h.version > 4) /* the mirror begins with v5 */
+		struct span name;
+
+		if (h.version > 4 && !speak_v5) /* the mirror begins with v5 */
 			n = response_write_error(4, h.stream, CQL_PROTOCOL_ERROR, "Invalid or unsupported protocol version", to, ROOM);
 		else
 			n = p->cluster->answer(p, &h, body, to);
 		if (n < 0 || (n > 0 && send(p->fd, to, (size_t)n, MSG_NOSIGNAL) != n))
 			break;
+		if (speak_v5 && h.version > 4 && h.opcode == OP_STARTUP && to[4] == OP_READY) {
+			p->lz4 = startup_option(span_of(body, h.length), "COMPRESSION", &name);
+			while (peer_segment(p, body, to))
+				;
+			break;
+		}
 	}
 	shutdown(p->fd, SHUT_RDWR);
 	free(body);

@@ -267,6 +267,75 @@ static void the_target_s_options_name_what_the_agent_can_do(void **unused)
 	}
 }
 
+static ssize_t without_lz4(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	struct span name;
+
+	if (h->opcode != OP_STARTUP || !startup_option(span_of(body, h->length), "COMPRESSION", &name))
+		return plain_answer(p, h, body, to);
+	atomic_fetch_add(&refused, 1);
+	return response_write_error(h->version, h->stream, CQL_PROTOCOL_ERROR, "Unknown compression algorithm: lz4", to, ROOM);
+}
+
+/* `count` INSERTs in one segment of the client's framing, and their answers. */
+static void insert_segment(int fd, unsigned count)
+{
+	static uint8_t payload[ROOM], room[ROOM];
+	struct frame_header h = {0};
+	unsigned answered = 0;
+	size_t size = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		ssize_t n = request_write_query(5, (int16_t)i, span_text("INSERT INTO ks.t (k) VALUES (1)"), CL_ONE, payload + size, ROOM - size);
+
+		assert_true(n > 0);
+		size += (size_t)n;
+	}
+	assert_true(send_segment(fd, /* lz4= */ true, payload, size));
+	while (answered < count) {
+		ssize_t have = receive_segment(fd, /* lz4= */ true, payload, room);
+
+		assert_true(have > 0);
+		for (ssize_t at = 0; at < have; at += FRAME_HEADER_SIZE + h.length, answered++) {
+			assert_true(frame_header_read(payload + at, (size_t)(have - at), &h) > 0);
+			assert_int_equal(h.opcode, OP_RESULT);
+		}
+	}
+	assert_int_equal(answered, count);
+}
+
+/* v5: the segments themselves have another form; requests and answers are wrapped anew. */
+static void segments_are_wrapped_anew_for_a_target_without_lz4(void **unused)
+{
+	const char *const pairs[] = {"CQL_VERSION", "3.0.0", "COMPRESSION", "lz4", NULL};
+	uint8_t envelope[256];
+	ssize_t n = request_write_startup(5, 1, pairs, envelope, sizeof(envelope));
+	int fd;
+
+	(void)unused;
+	speak_v5 = true;
+	atomic_store(&refused, 0);
+	cluster_start(&origin, plain_answer);
+	cluster_start(&target, without_lz4);
+	agent_start(1, &mirroring);
+	fd = client_connect();
+	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+	assert_int_equal(expect(fd, 1), OP_READY);
+	insert_segment(fd, 3);
+	assert_true(wait_for(&target.writes, 3));
+	change_course(&cut_over);
+	insert_segment(fd, 5);
+	assert_int_equal(atomic_load(&refused), 1);
+	assert_true(wait_for(&target.writes, 8));
+	assert_true(wait_for(&origin.writes, 8));
+	change_course(&mirroring);
+	insert_segment(fd, 2);
+	assert_true(wait_for(&target.writes, 10));
+	close(fd);
+	agent_stop();
+	speak_v5 = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -274,6 +343,7 @@ int main(void)
 		cmocka_unit_test(a_target_without_the_compression_gets_plain_requests),
 		cmocka_unit_test(a_client_that_begins_after_the_switch_is_not_refused),
 		cmocka_unit_test(another_refusal_reaches_the_client),
+		cmocka_unit_test(segments_are_wrapped_anew_for_a_target_without_lz4),
 		cmocka_unit_test(the_target_s_options_name_what_the_agent_can_do),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
