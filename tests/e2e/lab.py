@@ -113,6 +113,29 @@ class Cassandra:
         for i, (node, _) in enumerate(self.nodes):
             if only is None or i == only:
                 subprocess.run([CASSANDRA, "wait", node, "240"], check=True)
+        if only is None and len(self.nodes) > 1:
+            self.meet()
+
+    def meet(self, seconds=60):
+        """Until every node takes every other one for up: one that listens may not have been heard by all yet. Roles are kept once (RF 1), so that
+        a node reads all of them only while it knows a living replica of every range."""
+        import compare
+        from cassandra import DriverException
+        from cassandra.cluster import NoHostAvailable
+
+        def whole(address):
+            side = None
+            try:  # the login, too, needs a role's row
+                side = compare.Side(self.name, address, USER, PASSWORD, alone=True)
+                return list(side.session.execute("SELECT role FROM system_auth.roles"))
+            except (DriverException, NoHostAvailable):
+                return None
+            finally:
+                if side:
+                    side.close()
+
+        for address in self.addresses:
+            wait_until(lambda a=address: whole(a), seconds, f"{address} takes all nodes of {self.name} for up", step=0.2)
 
     def stop(self, index=0, kill=False):
         subprocess.run([CASSANDRA, "stop", self.nodes[index][0]] + (["--kill"] if kill else []), check=True)

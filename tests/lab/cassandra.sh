@@ -95,6 +95,7 @@ certificates() (
 )
 
 # ---------------------------------------------------------------- configuration
+# phi_convict_threshold: the highest. Two JVMs that share two cores with a test may be silent for seconds, and are not down.
 configuration() { # configuration IP CLUSTER SEED AUTH TLS EXTRA...
 	local ip=$1 cluster=$2 seed=$3 auth=$4 tls=$5 out=$DIR/cassandra.yaml line
 	shift 5
@@ -124,6 +125,7 @@ configuration() { # configuration IP CLUSTER SEED AUTH TLS EXTRA...
 			concurrent_reads: 8
 			concurrent_writes: 8
 			concurrent_counter_writes: 8
+			phi_convict_threshold: 16
 			auto_snapshot: false
 			user_defined_functions_enabled: true
 			materialized_views_enabled: true
@@ -189,6 +191,7 @@ launch() { # launch [ARCHIVE-TO-WRITE]: the JVM of the node that use and load na
 	local tuning=(
 		-Dcassandra.skip_wait_for_gossip_to_settle=0  # nobody else is there to settle with
 		-Dcassandra.ring_delay_ms=$ring_delay
+		-Dcassandra.gossip_quarantine_delay_ms=60000  # else twice ring_delay, after half of which a seed forgets who is still joining
 		-Dcassandra.superuser_setup_delay_ms=0
 		-Dcassandra.shutdown_announce_in_ms=100
 		-Dcassandra.memtable.row_overhead_size=180    # else 2 s of every start go to measuring it
