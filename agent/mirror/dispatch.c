@@ -47,12 +47,14 @@ int dispatch_init(struct dispatch *d, struct mirror *m, struct worker *w, enum s
 	uv_timer_init(&w->loop, &d->timer);
 	d->timer.data = d;
 	d->journal = journal_new(&m->journals, w->index, side);
-	return d->journal ? 0 : error_set(error, -ENOMEM, "out of memory");
+	d->again = journal_new(&m->journals, w->index, side);
+	return d->journal && d->again ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
 void dispatch_done(struct dispatch *d)
 {
 	journal_free(d->journal);
+	journal_free(d->again);
 	journal_free(d->recovered);
 	ailing_free(d->ailing);
 	tables_free(d->tables);
@@ -423,6 +425,7 @@ static void housekeep(struct dispatch *d, uint64_t now)
 	if (now - d->reclaimed_ns > RECLAIM_NS) {
 		d->reclaimed_ns = now;
 		journal_reclaim(d->journal, now);
+		journal_reclaim(d->again, now);
 		/* Another worker's writes must not wait for what is kept here only as a precaution. */
 		if (atomic_load(&all->held) > all->budget / 8 * 7)
 			dispatch_shrink(d);

@@ -37,6 +37,7 @@ struct dispatch {
 	struct mirror *mirror;
 	struct worker *worker;
 	struct journal *journal;
+	struct journal *again;          /* confirmed writes of which the rows are compared once more, for a next life (rows.c) */
 	struct journal *recovered;      /* of an earlier life; NULL = nothing of it is left */
 	enum side side;                 /* the cluster that the records go to */
 	bool on;                        /* connections are wanted */

@@ -20,6 +20,7 @@ struct rows_job {
 	struct rows_job *next, **previous; /* in the dispatch's list */
 	struct dispatch *dispatch;
 	struct record *record; /* NULL: the second time, or taken back */
+	struct record *kept;   /* second time: what a next life finds; NULL = this one alone knows of it */
 	int result;
 	uint16_t cell;
 	int64_t made_us; /* second time: when it was written */
@@ -169,14 +170,41 @@ static void told_again(struct rows_job *j)
 	struct dispatch *d = j->dispatch;
 
 	atomic_fetch_sub(&d->mirror->rows_again, 1);
-	/* A planned end forgets the second look: both clusters were equal at the first. */
-	if (j->result != 0 && j->result != -ECANCELED && d->worker->tap) {
-		int64_t age = clock_wall_us() - j->made_us;
+	/* The agent ends: its next life has it in doubt. */
+	if (j->result != -ECANCELED && d->worker->tap) {
+		if (j->result != 0) {
+			int64_t age = clock_wall_us() - j->made_us;
 
-		metric_add(d->worker->metrics, METRIC_UNMIRRORED_UNKNOWN_OUTCOME, 1);
-		gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, j->cell, age > 0 ? age : 0);
+			metric_add(d->worker->metrics, METRIC_UNMIRRORED_UNKNOWN_OUTCOME, 1);
+			gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, j->cell, age > 0 ? age : 0);
+		}
+		if (j->kept)
+			journal_done(j->kept);
 	}
 	free(j);
+}
+
+/* In doubt, in a journal of its own: the write's has confirmed it, and need not keep its file for so long. NULL: there is no room. */
+static struct record *keep(struct dispatch *d, const struct record *r)
+{
+	struct prepared_slot *slots[PREPARED_BATCH_MAX];
+	struct request q;
+	int error, n = r->slot != NULL;
+
+	slots[0] = r->slot;
+	if (r->opcode == OP_BATCH) {
+		if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
+			return NULL;
+		n = prepared_of_batch(d->worker->prepared, &q, slots);
+	}
+	if (n < 0 || d->mirror->journals.directory < 0)
+		return NULL;
+	struct journal_write w = {.kind = ENTRY_ROWS, .statement = r->statement, .version = r->version, .opcode = r->opcode,
+				  .header_flags = r->header_flags, .pinned = r->pinned, .needs_keyspace = r->needs_keyspace,
+				  .serial = r->serial, .timestamp = r->timestamp, .now = r->now, .keyspace = r->keyspace,
+				  .body = record_body(r), .slots = slots, .slot_count = (unsigned)n};
+
+	return journal_intent(d->again, &w, &error);
 }
 
 /* Hints may bring an unknown write for as long as the hint window lasts. */
@@ -189,10 +217,13 @@ static void look_again(struct dispatch *d, const struct record *r)
 	j = atomic_load(&d->mirror->rows_again) < AGAIN_MAX ? calloc(1, sizeof(*j)) : NULL;
 	if (j) {
 		*j = (struct rows_job){.dispatch = d, .cell = r->cell, .made_us = (int64_t)r->now * 1000000};
+		j->kept = keep(d, r);
 		if (submit(d, r, clock_now_ns() + d->mirror->options.again_ns, j) == 0) {
 			atomic_fetch_add(&d->mirror->rows_again, 1);
 			return;
 		}
+		if (j->kept)
+			journal_done(j->kept);
 		free(j);
 	}
 	gap_note(d->worker->gap, GAP_UNKNOWN_OUTCOME, d->side, r->cell, 0);

@@ -61,11 +61,12 @@ static void *tap_open(void *mirror, struct worker *w, struct error *error)
 		}
 		t->dispatch[side].settled = settled;
 		t->dispatch[side].space = space;
-		t->journals[side] = t->dispatch[side].journal;
+		t->journals[2 * side] = t->dispatch[side].journal;
+		t->journals[2 * side + 1] = t->dispatch[side].again;
 	}
 	acknowledge_init(&t->acknowledge, w, m->options.acknowledge_ns);
 	journal_syncer_init(&t->syncer, w, m->journals.directory < 0 ? JOURNAL_MEMORY : m->options.sync, m->options.sync_ms, t->journals,
-			    SIDES, w->index == 0 ? m->recovery : NULL);
+			    2 * SIDES, w->index == 0 ? m->recovery : NULL);
 	return t;
 }
 
@@ -99,29 +100,6 @@ static bool names_no_keyspace(const struct statement *s)
 			return true;
 	/* Schema statements name types, functions, indexes … that are not in the table list. */
 	return s->table_count == 0 || s->kind == STATEMENT_SCHEMA || (s->flags & STATEMENT_TABLES_MORE);
-}
-
-#define BATCH_SLOTS 256 /* different prepared statements in one batch */
-
-/* The statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */
-static int batch_slots(struct tap *t, const struct request *q, struct prepared_slot *slots[BATCH_SLOTS])
-{
-	struct span cursor = q->batch_children;
-	struct batch_child child;
-	int n = 0;
-
-	t->writes++;
-	while (batch_next(q->version, &cursor, &child) > 0) {
-		struct prepared_slot *slot = child.prepared ? prepared_find(t->worker->prepared, child.text) : NULL;
-
-		if (!slot || slot->seen == t->writes)
-			continue;
-		if (n == BATCH_SLOTS)
-			return -E2BIG;
-		slot->seen = t->writes;
-		slots[n++] = slot;
-	}
-	return n;
 }
 
 /* Relayed without being mirrored: counted, and on the ledger. */
@@ -199,8 +177,8 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 
 	const struct tap_write *w = &portion.write;
 	const struct request *q = w->request;
-	struct prepared_slot *slots[BATCH_SLOTS];
-	int slot_count = q->opcode == OP_BATCH ? batch_slots(t, q, slots) : w->slot != NULL, error = slot_count;
+	struct prepared_slot *slots[PREPARED_BATCH_MAX];
+	int slot_count = q->opcode == OP_BATCH ? prepared_of_batch(t->worker->prepared, q, slots) : w->slot != NULL, error = slot_count;
 	struct dispatch *d = &t->dispatch[side_other(w->primary)];
 	struct journal_write j = {.kind = kind_of(w), .statement = (uint8_t)w->statement->kind, .version = q->version, .opcode = q->opcode,
 				  .header_flags = q->header_flags, .pinned = w->pinned, .timestamp = w->timestamp,

@@ -11,11 +11,10 @@ struct tap {
 	struct worker *worker;
 	struct mirror *mirror;
 	struct dispatch dispatch[SIDES]; /* by the side that records go to */
-	struct journal *journals[SIDES]; /* for the syncer */
+	struct journal *journals[2 * SIDES]; /* for the syncer */
 	struct journal_syncer syncer;
 	struct acknowledge acknowledge;
 	struct hold_view holds;
-	uint32_t writes;                 /* intents so far: marks the statements of one batch */
 	struct room room;                /* for a batch that loses some of its statements */
 	uint32_t in_doubt;
 	uint64_t stopping_ns; /* when it was first asked at the end whether it is idle; 0 = not yet */

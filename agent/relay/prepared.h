@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "cql/instant.h"
+#include "cql/request.h"
 #include "cql/response.h"
 #include "cql/statement.h"
 #include "cql/token.h"
@@ -26,6 +27,7 @@
 #define PREPARED_ID_MAX 64          /* Cassandra's ids have 16 bytes; the protocol allows 65535 */
 #define PREPARED_ENTRIES_MAX 100000 /* then the map is emptied, and clients prepare again */
 #define PREPARED_TEXT_MAX (64u << 20)
+#define PREPARED_BATCH_MAX 256      /* different prepared statements in one batch */
 
 struct prepared_remote {
 	uint8_t side, id_size, result_id_size;
@@ -62,7 +64,7 @@ struct prepared_slot {
 	uint32_t uses; /* by requests in flight and records of this worker */
 	uint16_t cell; /* its tables (gap_cell), once asked for; 0 = not yet */
 	uint8_t part;  /* the mirror's: 1 + enum scope_part, once asked for; 0 = not yet */
-	uint32_t seen; /* the mirror's: in which write it was met last */
+	uint32_t seen; /* prepared_of_batch()'s */
 	uint64_t journaled[SIDES]; /* the mirror's: which journal file has its text */
 };
 
@@ -124,6 +126,9 @@ void prepared_cache_free(struct prepared_cache *c);
 
 /* The statement with that id on either side, or NULL. Locks only the first time an id is seen by this worker. */
 struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id);
+
+/* The known statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */
+int prepared_of_batch(struct prepared_cache *c, const struct request *q, struct prepared_slot *ret[PREPARED_BATCH_MAX]);
 
 /* The id that it was found by: the one that the client knows. */
 struct span prepared_slot_id(const struct prepared_slot *s);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker's view of the map: what it has seen once it finds again without a lock, until the map is emptied. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ struct prepared_cache {
 	struct prepared_map *map;
 	struct cached **buckets;
 	uint32_t mask, count, generation;
+	uint32_t batches; /* that were asked for: marks the statements of one of them */
 	struct cached *retired; /* from an older generation, still in use */
 };
 
@@ -135,6 +137,26 @@ struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id)
 	c->buckets[hash & c->mask] = e;
 	c->count++;
 	return &e->slot;
+}
+
+int prepared_of_batch(struct prepared_cache *c, const struct request *q, struct prepared_slot *ret[PREPARED_BATCH_MAX])
+{
+	struct span cursor = q->batch_children;
+	struct batch_child child;
+	int n = 0;
+
+	c->batches++;
+	while (batch_next(q->version, &cursor, &child) > 0) {
+		struct prepared_slot *slot = child.prepared ? prepared_find(c, child.text) : NULL;
+
+		if (!slot || slot->seen == c->batches)
+			continue;
+		if (n == PREPARED_BATCH_MAX)
+			return -E2BIG;
+		slot->seen = c->batches;
+		ret[n++] = slot;
+	}
+	return n;
 }
 
 struct span prepared_slot_id(const struct prepared_slot *s)

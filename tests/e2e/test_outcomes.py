@@ -273,6 +273,24 @@ def test_unknown_outcomes_end_equal(make_agent, clusters, liar, keyspace, rows, 
     assert agent.metric("cqlferry_mirror_indoubt_records") == 0
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_the_second_look_outlives_the_agent(make_agent, origin, target, liar, keyspace, rows, end):
+    """Both clusters were without the write at the first look; a hint brings it to the origin while the agent is away."""
+    agent = start(make_agent, origin=liar, rowSync={"settleMillis": 0})
+    c = connect(agent)
+    for form in FORMS:
+        assert doubtful(c, keyspace, form, form, "/*fault:write_timeout,lost*/") == cqlwire.WRITE_TIMEOUT
+    c.close()
+    lab.wait_until(lambda: agent.metrics()['cqlferry_rowsync_total{result="equal"}'] >= len(FORMS), 20, "the first look at each")
+    delivered(agent)
+    getattr(agent, end)()
+    assert rows.there() == {}
+    origin.run(*[f"INSERT INTO {keyspace}.items (id, v) VALUES ('{form}', 'late')" for form in FORMS])
+    agent.start()
+    found = rows.equal(seconds=20)
+    assert [found["items", (form.encode(),)]["v"][0] for form in FORMS] == [b"late"] * len(FORMS)
+
+
 @pytest.mark.parametrize("name", ["unavailable", "bootstrapping"])
 def test_refused_by_a_node_that_could_not(make_agent, liar, keyspace, rows, name):
     agent = start(make_agent, origin=liar)
