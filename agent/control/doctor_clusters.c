@@ -11,78 +11,33 @@
 #include "base/clock.h"
 #include "control/clusters.h"
 #include "control/doctor.h"
+#include "cql/frame.h"
+#include "cql/response.h"
 #include "net/connect.h"
 #include "net/stream_tls.h"
+#include "relay/options.h"
 
-#define ANSWER_MAX 4096 /* SUPPORTED of Cassandra 5 is about 250 bytes */
-#define OP_ERROR 0x00
-#define OP_OPTIONS 0x05
-#define OP_SUPPORTED 0x06
-
-/* Sends OPTIONS and reads one frame's header and body. Bytes read, or −errno. */
-static ssize_t ask_options(struct stream *stream, uint64_t deadline_ns, unsigned char *answer)
+/* What SUPPORTED lists for `key`, as "a, b". */
+static void supported_entry(struct span body, const char *key, char *text, size_t room)
 {
-	static const unsigned char options[9] = {0x04, 0, 0, 0, OP_OPTIONS, 0, 0, 0, 0};
-	size_t used = 0, wanted = 9;
-	int rc = stream_send_all(stream, options, sizeof(options), deadline_ns);
-
-	if (rc < 0)
-		return rc;
-	while (used < wanted) {
-		ssize_t n = stream_receive(stream, answer + used, ANSWER_MAX - used, deadline_ns);
-
-		/* A TLS server answers with an alert of 7 bytes, and closes. */
-		if (n <= 0)
-			return used ? (ssize_t)used : n == 0 ? -ECONNRESET : n;
-		used += (size_t)n;
-		if (used >= 9) {
-			uint32_t body = (uint32_t)answer[5] << 24 | (uint32_t)answer[6] << 16 |
-					(uint32_t)answer[7] << 8 | answer[8];
-
-			wanted = body > ANSWER_MAX - 9 ? ANSWER_MAX : 9 + body;
-		}
-	}
-	return (ssize_t)used;
-}
-
-/* Strings of the multimap's entry `name` as "a, b"; the map is in the frame's body: [short n] ([string]
- * [string list])*. */
-static void supported_entry(const unsigned char *body, size_t size, const char *name, char *text, size_t room)
-{
-	size_t at = 2, out = 0;
+	size_t at = 0, out = 0;
+	int count = supported_list(body, key, &at);
 
 	text[0] = 0;
-	for (unsigned entries = size >= 2 ? body[0] << 8 | body[1] : 0; entries > 0; entries--) {
-		bool wanted = false;
-		unsigned strings = 1; /* the key, then its list */
+	for (at += 2; count > 0 && out + 1 < room && at + 2 <= body.size; count--) {
+		size_t n = (size_t)(body.data[at] << 8 | body.data[at + 1]);
 
-		for (unsigned i = 0; i < strings; i++) {
-			if (at + 2 > size)
-				return;
-			size_t n = (size_t)(body[at] << 8 | body[at + 1]);
-
-			if (at + 2 + n > size)
-				return;
-			if (i == 0)
-				wanted = n == strlen(name) && !memcmp(body + at + 2, name, n);
-			else if (wanted && out + 1 < room)
-				out += (size_t)snprintf(text + out, room - out, "%s%.*s", out ? ", " : "",
-							(int)n, body + at + 2);
-			at += 2 + n;
-			if (i == 0) {
-				if (at + 2 > size)
-					return;
-				strings += (unsigned)(body[at] << 8 | body[at + 1]);
-				at += 2;
-			}
-		}
-		if (wanted)
+		at += 2;
+		if (n > body.size - at)
 			return;
+		out += (size_t)snprintf(text + out, room - out, "%s%.*s", out ? ", " : "", (int)n, body.data + at);
+		at += n;
 	}
 }
 
-static void report_answer(struct doctor *d, const char *who, const char *reason, const unsigned char *answer, ssize_t size)
+static void report_answer(struct doctor *d, const char *who, const char *reason, const uint8_t *answer, ssize_t size)
 {
+	bool frame = size >= FRAME_HEADER_SIZE && (answer[0] & 0x80);
 	char versions[256];
 
 	if (size < 0) {
@@ -90,11 +45,11 @@ static void report_answer(struct doctor *d, const char *who, const char *reason,
 			    "%s accepts connections, but does not answer CQL: %s", who, reason ? reason : strerror((int)-size));
 	} else if (size >= 2 && answer[0] == 0x15 && answer[1] == 0x03) {
 		doctor_find(d, DOCTOR_FAIL, "set tls.enabled for that cluster, with its CA in tls.caFile", "%s speaks TLS", who);
-	} else if (size >= 9 && (answer[0] & 0x80) && answer[4] == OP_SUPPORTED) {
-		supported_entry(answer + 9, (size_t)size - 9, "PROTOCOL_VERSIONS", versions,
+	} else if (frame && answer[4] == OP_SUPPORTED) {
+		supported_entry(span_of(answer + FRAME_HEADER_SIZE, (size_t)size - FRAME_HEADER_SIZE), "PROTOCOL_VERSIONS", versions,
 				sizeof(versions));
 		doctor_find(d, DOCTOR_OK, NULL, "%s speaks CQL%s%s", who, *versions ? ": " : "", versions);
-	} else if (size >= 9 && (answer[0] & 0x80) && answer[4] == OP_ERROR) {
+	} else if (frame && answer[4] == OP_ERROR) {
 		doctor_find(d, DOCTOR_WARN, "cqlferry needs protocol v4 or v5 on both clusters",
 			    "%s speaks CQL, but refuses protocol v4 (answers with version %u)", who,
 			    answer[0] & 0x7f);
@@ -116,7 +71,7 @@ static void report_tls(struct doctor *d, const char *who, const struct stream *s
 /* One address. False: it cannot be reached, and another one may be tried. */
 static bool check_endpoint(struct doctor *d, const struct config *c, const char *who, const struct endpoint *to, bool last)
 {
-	unsigned char answer[ANSWER_MAX];
+	uint8_t answer[OPTIONS_ANSWER_MAX];
 	uint64_t deadline = clock_now_ns() + (uint64_t)c->limits.dial_timeout_millis * 1000000u;
 	struct stream stream;
 	struct error why;
@@ -139,7 +94,7 @@ static bool check_endpoint(struct doctor *d, const struct config *c, const char 
 	}
 	if (to->tls)
 		report_tls(d, who, &stream);
-	size = ask_options(&stream, deadline, answer);
+	size = options_ask(&stream, deadline, answer);
 	report_answer(d, who, stream_reason(&stream), answer, size);
 	stream_close(&stream);
 	return true;

@@ -10,25 +10,12 @@
 #include "cql/frame.h"
 #include "cql/response.h"
 #include "net/connect.h"
+#include "relay/options.h"
 #include "relay/retire.h"
 
 #define ASK_MS 3000
-#define ANSWER_MAX 65536
 
 /* ---- what the target speaks */
-
-static int read_all(struct stream *s, uint8_t *to, size_t size, uint64_t until_ns)
-{
-	while (size) {
-		ssize_t n = stream_receive(s, to, size, until_ns);
-
-		if (n <= 0)
-			return n == 0 ? -ECONNRESET : (int)n;
-		to += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
 
 static void understand(const struct frame_header *h, struct span body, struct fit *f)
 {
@@ -43,23 +30,16 @@ static void understand(const struct frame_header *h, struct span body, struct fi
 
 static int ask_stream(struct stream *s, uint64_t until_ns, struct fit *ret)
 {
-	static const uint8_t options[FRAME_HEADER_SIZE] = {4, 0, 0, 0, OP_OPTIONS};
-	uint8_t header[FRAME_HEADER_SIZE], *body;
-	struct frame_header h = {0};
-	int r = stream_send_all(s, options, sizeof(options), until_ns);
+	uint8_t answer[OPTIONS_ANSWER_MAX];
+	ssize_t n = options_ask(s, until_ns, answer);
+	struct frame_header h;
 
-	if (r == 0)
-		r = read_all(s, header, sizeof(header), until_ns);
-	if (r == 0 && (frame_header_read(header, sizeof(header), &h) <= 0 || !h.response || h.length > ANSWER_MAX))
-		r = -EPROTO;
-	if (r < 0)
-		return r;
-	body = malloc(h.length + 1);
-	r = body ? read_all(s, body, h.length, until_ns) : -ENOMEM;
-	if (r == 0)
-		understand(&h, span_of(body, h.length), ret);
-	free(body);
-	return r;
+	if (n < 0)
+		return (int)n;
+	if (frame_header_read(answer, (size_t)n, &h) <= 0 || !h.response || (size_t)n < FRAME_HEADER_SIZE + (size_t)h.length)
+		return -EPROTO;
+	understand(&h, span_of(answer + FRAME_HEADER_SIZE, h.length), ret);
+	return 0;
 }
 
 static int ask_node(const struct cluster *target, unsigned node, uint32_t mark, struct fit *ret, struct error *error)

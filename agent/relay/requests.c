@@ -221,7 +221,7 @@ static enum verdict auth_response(struct session *s, const struct frame_header *
 	if (!register_request(s, h->stream, REQUEST_AUTH, s->primary))
 		return ENDED;
 	emit_received(s, s->primary, h, envelope, size);
-	return s->state == SESSION_CLOSING ? ENDED : GONE_ON;
+	return GONE_ON;
 }
 
 /* ---- statements */
@@ -576,5 +576,5 @@ enum verdict request_handle(struct session *s, const struct frame_header *h, con
 		return ENDED;
 	metric_add(w->metrics, METRIC_REQUESTS_OTHER, 1);
 	emit_received(s, s->primary, h, envelope, size);
-	return s->state == SESSION_CLOSING ? ENDED : GONE_ON;
+	return GONE_ON;
 }
