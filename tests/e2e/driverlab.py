@@ -174,7 +174,8 @@ Driver and version are what the driver told the cluster (the Rust driver tells t
 not have without cqlferry either: older protocol versions have no numbers for newer types, and not every driver knows their classes.
 
 Out of reach: with the second of two nodes cut off from program and agent alike (packets dropped; for Java and Python also rejected, and without a route)
-each of these drivers has connections to both nodes, and everything above works ([connection-modes.md](connection-modes.md)).
+each of these drivers has connections to both nodes, and everything above works ([connection-modes.md](connection-modes.md)); Java and Python also move 100,000
+rows in and out again, complete. Without cqlferry they have no connection to that node.
 
 Known besides: a driver that loses its connections has to find its nodes again, as with any cluster; until then the application gets the driver's
 errors. gocql 2.1.2 panics in its token-aware policy while every node is down. The Node.js driver leaves timers behind that keep an ended process,

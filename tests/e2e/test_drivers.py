@@ -145,14 +145,43 @@ def test_driver_is_cut_off_from_a_replica(make_agent, pods, clusters, keyspace, 
         modeslab.assert_fell_back(agent, f"{origin.addresses[1]}:9042")
 
 
-def test_what_cut_off_means_without(pods, clusters, keyspace):
+@pytest.mark.parametrize("driver", ("java", "python"))
+def test_what_cut_off_means_without(pods, clusters, keyspace, driver):
     """The same cut and nobody intercepts: the driver has no connection to that node."""
-    if not driverlab.words("java"):
-        pytest.skip("java could not be built here (tests/drivers/build.sh)")
+    if not driverlab.words(driver):
+        pytest.skip(f"{driver} could not be built here (tests/drivers/build.sh)")
     shared.on_both(clusters, *driverlab.schema(workload.second_keyspace(keyspace)))
     with modeslab.Cut("drop", clusters[0].addresses[1:], (pods[0].name,)):
-        failed = cut_off_round("java", pods[:1], None, clusters, keyspace)
-    assert len(failed) == len(DRIVERS["java"]) and all(", nodes: failed: " in f for f in failed), failed
+        failed = cut_off_round(driver, pods[:1], None, clusters, keyspace)
+    assert len(failed) == len(DRIVERS[driver]) and all(", nodes: failed: " in f for f in failed), failed
+
+
+LARGE = 100000
+
+
+@pytest.mark.parametrize("how", modeslab.CUTS)
+@pytest.mark.parametrize("driver", ("java", "python"))
+def test_driver_moves_a_large_table(make_agent, pod, clusters, keyspace, driver, how):
+    """Half of the rows are on a replica that neither its pod nor the agent's node reaches: all of them go in and come back."""
+    if not driverlab.words(driver):
+        pytest.skip(f"{driver} could not be built here (tests/drivers/build.sh)")
+    origin = clusters[0]
+    shared.on_both(clusters, *driverlab.schema(workload.second_keyspace(keyspace)))
+    agent = make_agent(connection={"whileObserving": True})
+    with modeslab.Cut(how, origin.addresses[1:], (None, pod.name)):
+        program = driverlab.Program(driver, *DRIVERS[driver][-1], pod, origin.address, keyspace)
+        try:
+            program.answer()
+            began = time.time()
+            program.tell(f"load {LARGE}")
+            answer = program.answer(300)
+            print(f"{program.name}, {how}: {answer} after {time.time() - began:.1f} s")
+            assert answer == {"written": LARGE, "read": LARGE}
+            modeslab.assert_fell_back(agent, f"{origin.addresses[1]}:9042")
+            assert driverlab.ask([program], "count")[0]["errors"] == 0
+            program.end()
+        finally:
+            program.kill()
 
 
 def cut_off_round(driver, pods, agent, clusters, keyspace):

@@ -38,6 +38,7 @@ import java.time.LocalTime;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -46,6 +47,8 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.UUID;
 import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /** The application with the Java driver: see ../README.md for what it does and says. */
 public class Client {
@@ -442,6 +445,44 @@ public class Client {
 		return "{\"features\": {" + answer + "}}";
 	}
 
+	/** So many rows in and out again, as fast as the driver goes: those that were acknowledged, those that came back as they were. */
+	String load(int rows) throws InterruptedException {
+		var insert = prepare("INSERT INTO rows (id, v, n) VALUES (?, ?, ?)");
+		var free = new Semaphore(128);
+		var written = new AtomicInteger();
+		for (int i = 0; i < rows; i++) {
+			free.acquire();
+			session.executeAsync(insert.bind(prefix + "-load" + i, "load " + i, i)).whenComplete((result, error) -> {
+				if (error == null)
+					written.incrementAndGet();
+				free.release();
+			});
+		}
+		free.acquire(128);
+		Set<Integer> read = new HashSet<>();
+		for (Row row : session.execute(SimpleStatement.newInstance("SELECT id, v, n FROM rows").setPageSize(5000))) {
+			int n = row.getInt(2);
+			if ((prefix + "-load" + n).equals(row.getString(0)) && ("load " + n).equals(row.getString(1)))
+				read.add(n);
+		}
+		return "{\"written\": " + written + ", \"read\": " + read.size() + "}";
+	}
+
+	/** The answer to one line of standard input. */
+	String answer(String line) throws InterruptedException {
+		int space = line.indexOf(' ');
+		String rest = line.substring(space + 1);
+		switch (space < 0 ? line : line.substring(0, space)) {
+		case "round":
+			return round(rest);
+		case "load":
+			return load(Integer.parseInt(rest));
+		case "table":
+			table = rest;
+		}
+		return count();
+	}
+
 	public static void main(String[] argv) throws Exception {
 		Map<String, String> args = new HashMap<>();
 		for (int i = 0; i + 1 < argv.length; i += 2)
@@ -449,11 +490,8 @@ public class Client {
 		Client client = new Client(args);
 		System.out.println("{\"protocol\": " + client.session.getContext().getProtocolVersion().getCode() + "}");
 		var in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-		for (String line; (line = in.readLine()) != null;) {
-			if (line.startsWith("table "))
-				client.table = line.substring(6);
-			System.out.println(line.startsWith("round ") ? client.round(line.substring(6)) : client.count());
-		}
+		for (String line; (line = in.readLine()) != null;)
+			System.out.println(client.answer(line));
 		client.stop = true;
 		for (Writer w : client.writers)
 			w.join(30_000);

@@ -260,6 +260,16 @@ class Client:
             self.rounds.append(name)
         return {"features": answer}
 
+    def load(self, rows):
+        """So many rows in and out again, as fast as the driver goes. Those that were acknowledged, those that came back as they were."""
+        p, insert = self.prefix, self.prepare("INSERT INTO rows (id, v, n) VALUES (?, ?, ?)")
+        values = ((f"{p}-load{i}", f"load {i}", i) for i in range(int(rows)))
+        done = execute_concurrent_with_args(self.session, insert, values, concurrency=128, raise_on_first_error=False, results_generator=True)
+        written = sum(r.success for r in done)
+        read = {r.n for r in self.session.execute(SimpleStatement("SELECT id, v, n FROM rows", fetch_size=5000))
+                if (r.id, r.v) == (f"{p}-load{r.n}", f"load {r.n}")}
+        return {"written": written, "read": len(read)}
+
     def move(self, table):
         self.table = table
         return self.count()
@@ -284,7 +294,7 @@ def main():
     print(json.dumps({"protocol": client.cluster.protocol_version}), flush=True)
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
-        answer = {"round": client.round, "table": client.move}[word](rest) if rest else client.count()
+        answer = {"round": client.round, "table": client.move, "load": client.load}[word](rest) if rest else client.count()
         print(json.dumps(answer), flush=True)
     client.stop.set()
     for w in client.writers:
