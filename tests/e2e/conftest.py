@@ -37,6 +37,11 @@ def pytest_terminal_summary(terminalreporter):
     if count["skipped"]:
         line += f", {count['skipped']} skipped"
     terminalreporter.write_line(line)
+    seconds = {}
+    for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "duration")):
+        name = report.nodeid.partition(".py")[0].removeprefix("test_")
+        seconds[name] = seconds.get(name, 0) + report.duration
+    terminalreporter.write_line("seconds: " + ", ".join(f"{name} {s:.0f}" for name, s in sorted(seconds.items(), key=lambda x: -x[1])))
 
 
 @pytest.hookimpl(hookwrapper=True)
