@@ -275,8 +275,9 @@ def test_unknown_outcomes_end_equal(make_agent, clusters, liar, keyspace, rows, 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_the_second_look_outlives_the_agent(make_agent, origin, target, liar, keyspace, rows, end):
-    """Both clusters were without the write at the first look; a hint brings it to the origin while the agent is away."""
-    agent = start(make_agent, origin=liar, rowSync={"settleMillis": 0})
+    """Both clusters were without the write at the first look; a hint brings it to the origin while the agent is away. retainMillis: else the write's
+    own entry would still be there."""
+    agent = start(make_agent, origin=liar, rowSync={"settleMillis": 0}, limits={"retainMillis": 0})
     c = connect(agent)
     for form in FORMS:
         assert doubtful(c, keyspace, form, form, "/*fault:write_timeout,lost*/") == cqlwire.WRITE_TIMEOUT
