@@ -32,11 +32,13 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter):
     """pytest's own last line has a decoration that not every reader knows; this one is plain."""
-    count = {k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped")}
+    count = {k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped", "rerun")}
     line = f"e2e: {count['passed']} passed, {count['failed'] + count['error']} failed"
     if count["skipped"]:
         line += f", {count['skipped']} skipped"
     terminalreporter.write_line(line)
+    if count["rerun"]:
+        terminalreporter.write_line(f"made twice: {', '.join(sorted({r.nodeid for r in terminalreporter.stats['rerun']}))}")
     seconds = {}
     for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "duration")):
         name = report.nodeid.partition(".py")[0].removeprefix("test_")
