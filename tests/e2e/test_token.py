@@ -17,7 +17,7 @@ KEYS = 400
 KNOWN = "the ring of the target is known"
 
 CLIENT = """
-import json, sys
+import json, sys, time
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import Cluster
 from cassandra.concurrent import execute_concurrent
@@ -27,9 +27,12 @@ one = s.prepare("INSERT INTO one (v, k) VALUES ('simple', ?)")
 two = s.prepare("UPDATE near_dc.two SET v = ? WHERE b = ? AND a = ?")
 with open(sys.argv[2]) as f:
     keys = json.load(f)
-# In turn, so that both nodes of the target have the same to do.
+# In turn, so that both nodes of the target have the same to do; and no faster than one that stops for a moment can take: a write goes round a replica
+# that falls 64 behind.
 pairs = [((one, (k,)), (two, ("composite", b, a))) for k, (a, b) in zip(keys["one"], keys["two"])]
-execute_concurrent(s, [x for pair in pairs for x in pair], concurrency=8)
+for i in range(0, len(pairs), 8):
+    execute_concurrent(s, [x for pair in pairs[i:i + 8] for x in pair], concurrency=8)
+    time.sleep(0.03)
 cluster.shutdown()
 """
 
