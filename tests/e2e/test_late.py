@@ -8,7 +8,7 @@ import pytest
 WRITES = """
 import sys
 import rawcql
-c, ks, k = rawcql.Client(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+c, ks, k = rawcql.Client(sys.argv[1], int(sys.argv[2])), sys.argv[3], int(sys.argv[4])
 key = lambda n: (k + n).to_bytes(4, "big")
 c.query(f"INSERT INTO {ks}.t (k, v) VALUES ({k}, 'literal') USING TTL 5000")
 c.execute(c.prepare(f"INSERT INTO {ks}.t (k, v) VALUES (?, ?) USING TTL ?"), key(1), b"bound", (5000).to_bytes(4, "big"))
@@ -44,40 +44,51 @@ def differences(clusters, keyspace, first, ahead):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("version", (4, 5))
-def test_late_writes_end_in_time(make_agent, clusters, pod, keyspace, version):
-    origin, target = clusters
+def test_late_writes_end_in_time(make_agent, clusters, pod, keyspace):
+    """Two agents at once, whose connections to the target speak v4 and v5."""
+    target = clusters[1]
     for c in clusters:
         c.run(f"CREATE TABLE {keyspace}.t (k int PRIMARY KEY, v text)",
               f"CREATE TABLE {keyspace}.d (k int PRIMARY KEY, v text) WITH default_time_to_live = 7000")
-    agent = make_agent(settings={"target": {"protocolVersion": version}})
-    agent.phase("mirror")
-    lab.wait_until(lambda: agent.metric("cqlferry_mirror_connections") > 0, 20, "a connection to the target")
-    pod.python(WRITES, origin.address, keyspace, "100")
-    agent.settled(20)
-    assert not differences(clusters, keyspace, 100, 0)
-    assert agent.metric("cqlferry_mirror_late_total") == 0
+    ports = {4: 19043, 5: 19044}
+    agents = {version: make_agent(ebpf=False, phase={"initial": "mirror"}, listen={"port": port}, http={"port": 9180 + version},
+                                  settings={"target": {"protocolVersion": version}}) for version, port in ports.items()}
+    for agent in agents.values():
+        lab.wait_until(lambda a=agent: a.metric("cqlferry_mirror_connections") > 0, 20, "a connection to the target")
+
+    def write(first):
+        for version, port in ports.items():
+            pod.python(WRITES, lab.NODE_IP, str(port), keyspace, str(first + version * 1000))
+
+    def equal(first, ahead):
+        for version, agent in agents.items():
+            agent.settled(60)
+            assert not differences(clusters, keyspace, first + version * 1000, ahead), version
+
+    def late():
+        return {version: agent.metric("cqlferry_mirror_late_total") for version, agent in agents.items()}
+
+    write(100)
+    equal(100, 0)
+    assert late() == {4: 0, 5: 0}
 
     # Sent at once, and executed when the node goes on: what it has then lives too long until it is compared.
     target.pause()
-    pod.python(WRITES, origin.address, keyspace, "200")
+    write(200)
     time.sleep(6)
     target.resume()
-    agent.settled(60)
-    assert not differences(clusters, keyspace, 200, 3)
-
-    late = agent.metric("cqlferry_mirror_late_total")
-    assert late == 0 if version == 5 else late >= 6, late
+    equal(200, 3)
+    assert late()[4] >= 6 and late()[5] == 0, late()
 
     # They wait in the journal, over a restart of the agent, until there is somebody to send them to.
     target.stop()
-    pod.python(WRITES, origin.address, keyspace, "300")
-    assert agent.stop() == 0
-    agent.start()
+    write(300)
+    for agent in agents.values():
+        assert agent.stop() == 0
+        agent.start()
     time.sleep(3)
     target.restart()
-    agent.settled(60)
-    assert not differences(clusters, keyspace, 300, 0)
-    late = agent.metric("cqlferry_mirror_late_total")
-    assert late == 0 if version == 5 else late >= 6, late
-    assert not agent.gaps(), agent.gaps()
+    equal(300, 0)
+    assert late()[4] >= 6 and late()[5] == 0, late()
+    for agent in agents.values():
+        assert not agent.gaps(), agent.gaps()

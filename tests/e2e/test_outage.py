@@ -174,7 +174,7 @@ def kill_target(make_agent, pods, clusters, keyspace, kills, seconds, **limits):
     return agent, loads + ttls, text
 
 
-@pytest.mark.parametrize("kills, seconds", [pytest.param(2, 20, marks=pytest.mark.quick), (5, 60)])
+@pytest.mark.parametrize("kills, seconds", [pytest.param(2, 10, marks=pytest.mark.quick), (5, 60)])
 def test_target_killed_under_load(make_agent, pods, clusters, keyspace, equal, kills, seconds):
     """A killed node has forgotten what it acknowledged since its commit log was last synced, up to 10 s: the lab's targets
     compress the log, and of a compressed one nothing survives that was not synced."""
@@ -252,11 +252,12 @@ def test_disk_full_while_the_target_hangs(small_disks, make_agent, pods, cluster
         agent = make_agent(start=False, ebpf=False, phase={"initial": "mirror"}, listen={"port": 19043 + i},
                            http={"port": 9180 + i}, limits={"mirrorBytes": "1GiB", "mirrorPolicy": policy})
         agents[policy] = small_disks(agent).start()
+    # Fast enough to fill the disk in seconds, and slow enough for the target to catch up afterwards while it goes on.
     # Rows that are written once and whole, so that a missing one is a missing one, with a client's timestamp. No heartbeat:
     # a held session is not read, and a driver closes a connection that leaves its question open for 30 s.
     for i, policy in enumerate(agents):
         loads[policy] = lab.Load(pods[i], lab.NODE_IP, keyspace if policy == "block" else second, prefix=policy, port=19043 + i,
-                                 protocol=5, writers=4, sessions=1, rate=0, size=12000, timeout=120, timestamps="client", heartbeat=0,
+                                 protocol=5, writers=4, sessions=1, rate=150, size=12000, timeout=120, timestamps="client", heartbeat=0,
                                  kinds="insert,insert_prepared,event")
     for load in loads.values():
         load.wait_running(50)
