@@ -60,16 +60,16 @@ def test_late_writes_end_in_time(make_agent, clusters, pod, keyspace):
         for version, port in ports.items():
             pod.python(WRITES, lab.NODE_IP, str(port), keyspace, str(first + version * 1000))
 
-    def equal(first, ahead):
+    def equal(first, ahead, seconds=60):
         for version, agent in agents.items():
-            agent.settled(60)
+            agent.settled(seconds)
             assert not differences(clusters, keyspace, first + version * 1000, ahead), version
 
     def late():
         return {version: agent.metric("cqlferry_mirror_late_total") for version, agent in agents.items()}
 
     write(100)
-    equal(100, 0)
+    equal(100, 0, seconds=20)
     assert late() == {4: 0, 5: 0}
 
     # Sent at once, and executed when the node goes on: what it has then lives too long until it is compared.
