@@ -108,7 +108,7 @@ METRIC(BYPASSED, "counter", "cqlferry_intercept_total", "verdict=\"bypassed\"", 
 METRIC(REFUSED, "counter", "cqlferry_intercept_total", "verdict=\"refused\"", "")
 #endif
 #ifdef HISTOGRAM
-HISTOGRAM(AGENT_REQUEST, "cqlferry_agent_seconds", "path=\"request\"", "Time from reading bytes to having sent them on, of one read in 64")
+HISTOGRAM(AGENT_REQUEST, "cqlferry_agent_seconds", "path=\"request\"", "Time from reading bytes to having sent them on, of one read in 16")
 HISTOGRAM(AGENT_ANSWER, "cqlferry_agent_seconds", "path=\"answer\"", "")
 HISTOGRAM(ORIGIN_WRITE, "cqlferry_primary_seconds", "kind=\"write\"", "Time from sending a write to the primary cluster to its answer")
 HISTOGRAM(MIRROR_LAG, "cqlferry_mirror_seconds", "kind=\"lag\"", "Time from a write's acknowledgement to its confirmation by the other cluster")
