@@ -125,7 +125,7 @@ struct config {
 		uint32_t sessions, requests_in_flight, session_requests;
 		uint64_t frame_bytes, mirror_bytes;
 		int mirror_policy; /* enum config_mirror_policy */
-		uint32_t retain_millis, hold_millis, acknowledge_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
+		uint32_t retain_millis, refused_attempts, hold_millis, acknowledge_millis, drain_backlog, max_clock_skew_millis, dial_timeout_millis, stop_millis;
 	} limits;
 	struct {
 		struct config_list include, exclude, rename; /* cql/scope.h reads the entries */

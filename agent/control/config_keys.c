@@ -403,6 +403,8 @@ const struct config_key config_keys[] = {
 	 "When the budget is spent: block = writers wait, shed = the write is not mirrored and on record"),
     NUMBER("limits.retainMillis", limits.retain_millis, "15000", 0, 600000,
 	   "How long mirrored writes are kept after the target's answer, to send them again when a killed node comes back"),
+    NUMBER("limits.refusedAttempts", limits.refused_attempts, "9", 1, 1000,
+	   "How often a write that the target refuses as invalid or unauthorized is tried before it is a dead letter; 9 times take 11 s"),
     NUMBER("limits.holdMillis", limits.hold_millis, "1000", 10, 60000,
 	   "Longest time that requests are held at a switch; then it is called off"),
     NUMBER("limits.acknowledgeMillis", limits.acknowledge_millis, "500", 1, 60000,

@@ -315,6 +315,7 @@ static int open_mirror(struct node *n, struct error *error)
 	const struct config *c = n->config;
 	struct mirror_options o = {.budget = c->limits.mirror_bytes, .retain_ms = c->limits.retain_millis,
 				   .policy = c->limits.mirror_policy == MIRROR_POLICY_BLOCK ? MIRROR_BLOCK : MIRROR_SHED,
+				   .refused_attempts = c->limits.refused_attempts,
 				   .consistency = {[ORIGIN] = -1, [TARGET] = c->target.consistency},
 				   .highest = {[TARGET] = (uint8_t)c->target.protocol_version},
 				   .sync = syncs[c->journal.sync], .sync_ms = c->journal.sync_millis,

@@ -351,7 +351,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 	pop(d);
 	d->flying++;
 	if (e < 0) {
-		r->attempts = PERMANENT_ATTEMPTS;
+		dispatch_spend(d, r);
 		dispatch_failed(d, r, e == -EINPROGRESS ? -ENOENT : e);
 		return true;
 	}

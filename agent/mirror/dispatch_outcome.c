@@ -84,6 +84,17 @@ void dispatch_give_up(struct dispatch *d, struct record *r, enum gap_cause cause
 
 /* ---- answers */
 
+/* Refusals before the last one. A schema that has not reached a node yet looks like a wrong statement; so long it is given time. */
+static unsigned patience(const struct dispatch *d)
+{
+	return d->mirror->options.refused_attempts - 1;
+}
+
+void dispatch_spend(const struct dispatch *d, struct record *r)
+{
+	r->attempts = (uint16_t)patience(d);
+}
+
 static void dead(struct dispatch *d, struct record *r, int32_t code)
 {
 	/* A lost table would fill the disk with them. */
@@ -93,7 +104,7 @@ static void dead(struct dispatch *d, struct record *r, int32_t code)
 	if (n)
 		log_error("mirror", "%u writes, the last one to %s, were refused by the %s for good (error 0x%04X after %u attempts); they "
 				    "are on the other side only. See cqlferry dead",
-			  n, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts);
+			  n, missing_table(d->worker, r, table, sizeof(table)), side_name(d->side), (unsigned)code, r->attempts + 1u);
 	if (!dead_keep(d->mirror->dead, d->worker, r, code))
 		metric_add(d->worker->metrics, METRIC_MIRROR_DEAD_UNKEPT, 1);
 	dispatch_give_up(d, r, GAP_DEAD);
@@ -200,8 +211,8 @@ void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 		d->flying++;
 		dispatch_applied(d, r);
 		return;
-	} else if (permanent(code) && (r->attempts >= PERMANENT_ATTEMPTS || ailing_hopeless(d->ailing, r->cell))) {
-		ailing_refused(d->ailing, r->cell, r->attempts >= PERMANENT_ATTEMPTS, d->worker->turn_ns);
+	} else if (permanent(code) && (r->attempts >= patience(d) || ailing_hopeless(d->ailing, r->cell))) {
+		ailing_refused(d->ailing, r->cell, r->attempts >= patience(d), d->worker->turn_ns);
 		dead(d, r, code);
 	} else {
 		if (permanent(code))

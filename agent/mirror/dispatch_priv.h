@@ -3,9 +3,6 @@
 #pragma once
 #include "mirror/dispatch.h"
 
-/* A schema that has not reached a node yet looks like a wrong statement; so long it is given time. */
-#define PERMANENT_ATTEMPTS 8
-
 /* The client need not wait any longer for what the record becomes (acknowledge.h). */
 void dispatch_answer(struct dispatch *d, struct record *r, bool applied);
 /* The record's way has ended. `applied`: the other cluster has confirmed it. */
@@ -13,6 +10,8 @@ void dispatch_finish(struct dispatch *d, struct record *r, bool applied);
 void dispatch_push_front(struct dispatch *d, struct record *r);
 /* It is tried again after a back-off; `code` says why. */
 void dispatch_delay(struct dispatch *d, struct record *r, int32_t code);
+/* No other attempt will do: the next refusal is its last. */
+void dispatch_spend(const struct dispatch *d, struct record *r);
 /* The timer runs as fast as there is something to do. */
 void dispatch_wind(struct dispatch *d);
 

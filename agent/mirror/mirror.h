@@ -31,6 +31,7 @@ struct mirror_options {
 	size_t budget;              /* bytes of the journal, node-wide */
 	unsigned retain_ms;         /* how long records outlive the other cluster's answer; 0 = not at all */
 	enum mirror_policy policy;  /* when the budget is spent */
+	unsigned refused_attempts;  /* how often a write is tried that is refused for good, from 1 on */
 	int consistency[SIDES];     /* override for what is sent to that side; −1 = higher of the client's and LOCAL_QUORUM */
 	uint8_t highest[SIDES];     /* protocol version that the mirror's connections try first; 0 = 5 */
 	enum journal_sync sync;

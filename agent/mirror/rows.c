@@ -69,7 +69,7 @@ void rows_give_up(struct dispatch *d, struct record *r, int error)
 
 	if (r->refused) {
 		/* It is wanted as it is, once the other cluster has been mended: a dead letter. */
-		r->attempts = PERMANENT_ATTEMPTS;
+		dispatch_spend(d, r);
 		d->flying++;
 		dispatch_failed(d, r, r->last_error);
 		return;

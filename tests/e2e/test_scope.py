@@ -96,7 +96,7 @@ def same(origin, target):
 @pytest.mark.quick
 def test_other_names_on_the_target(make_agent, shops, pod):
     origin, target = shops
-    agent = make_agent(mirror={"exclude": [f"{HERE}.audit"], "rename": [f"{HERE}={THERE}", f"{HERE}.Orders=sales"]})
+    agent = make_agent(limits={"refusedAttempts": 5}, mirror={"exclude": [f"{HERE}.audit"], "rename": [f"{HERE}={THERE}", f"{HERE}.Orders=sales"]})
     moved = agent.phase("mirror")
     assert f"{HERE}.audit" in moved.stdout and f"{HERE} is {THERE}" in moved.stdout, moved.stdout
     for version in (5, 4):
