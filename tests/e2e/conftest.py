@@ -22,6 +22,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: "ring" in item.fixturenames)  # last, so that it runs beside no others
     if "LAB_CGROUP" in os.environ:
         return
     skip = pytest.mark.skip(reason="outside the lab: run tests/e2e/run.sh")
@@ -86,6 +87,22 @@ def origin(clusters):
 @pytest.fixture(scope="session")
 def target(clusters):
     return clusters[1]
+
+
+@pytest.fixture(scope="session")
+def ring():
+    """A cluster of two nodes, each with a part of every table, for the tests that need one."""
+    # Two JVMs that have just begun, on a machine that others use as well: their time-outs are not what is tested.
+    patience = [x for k in ("write", "read", "range", "truncate") for x in ("--set", f"{k}_request_timeout: 60s")]
+    cluster = lab.Cassandra("ring", 5, 2, options=("--auth", *patience))
+    try:
+        cluster.start()
+        cluster.wait()
+        yield cluster
+    finally:
+        cluster.save_logs()
+        for i in range(len(cluster.nodes)):
+            cluster.stop(i, kill=True)
 
 
 @pytest.fixture(scope="session")

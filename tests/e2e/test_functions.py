@@ -7,17 +7,23 @@ import sys
 import functions_client
 import lab
 import pytest
+import shared
 from test_cutover import Talk
 
 pytestmark = pytest.mark.quick
 CLIENT = os.path.join(lab.HERE, "functions_client.py")
 
 
+@pytest.fixture(scope="module")
+def names(clusters):
+    with shared.keyspaces(clusters, "functions", *[s.format(ks="functions") for s in functions_client.SCHEMA]) as names:
+        yield names
+
+
 @pytest.fixture
-def fn(origin, target, keyspace):
-    for c in (origin, target):
-        c.run(*[s.format(ks=keyspace) for s in functions_client.SCHEMA])
-    return keyspace
+def keyspace(clusters, names):
+    shared.on_both(clusters, *[f"TRUNCATE {names[0]}.{t}" for t in ("fn", "keyed", "series", "items", "events")])
+    return names[0]
 
 
 def assert_equal(agent, origin, target, keyspace, rounds):
@@ -35,20 +41,20 @@ def assert_equal(agent, origin, target, keyspace, rounds):
 
 
 @pytest.mark.parametrize("version, compression", [(3, "none"), (4, "lz4"), (5, "none"), (5, "lz4")])
-def test_values_of_functions_are_the_same_on_both(agent, pod, origin, target, fn, version, compression):
+def test_values_of_functions_are_the_same_on_both(agent, pod, origin, target, keyspace, version, compression):
     agent.phase("mirror")
-    r = pod.run([sys.executable, CLIENT, origin.address, version, compression, fn], env=dict(os.environ, PYTHONWARNINGS="ignore"))
+    r = pod.run([sys.executable, CLIENT, origin.address, version, compression, keyspace], env=dict(os.environ, PYTHONWARNINGS="ignore"))
     # The client was told what it would be told with nobody between.
-    cluster, session = functions_client.connect(origin.address, version, compression, fn)
+    cluster, session = functions_client.connect(origin.address, version, compression, keyspace)
     direct = functions_client.describe(functions_client.prepare(session))
     cluster.shutdown()
     assert json.loads(r.stdout) == direct
-    assert_equal(agent, origin, target, fn, 3)
+    assert_equal(agent, origin, target, keyspace, 3)
 
 
-def test_prepared_functions_outlive_every_phase(agent, pod, origin, target, fn):
+def test_prepared_functions_outlive_every_phase(agent, pod, origin, target, keyspace):
     """Statements that were prepared past the agent, before mirroring began, go on through mirror, cutover and rollback."""
-    talk = Talk(pod, None, command=pod.command([sys.executable, CLIENT, origin.address, "4", "none", fn, "talk"]))
+    talk = Talk(pod, None, command=pod.command([sys.executable, CLIENT, origin.address, "4", "none", keyspace, "talk"]))
     try:
         assert talk.line() == "ready"
         agent.phase("mirror")
@@ -61,7 +67,7 @@ def test_prepared_functions_outlive_every_phase(agent, pod, origin, target, fn):
         assert talk.ask() == "written"
     finally:
         talk.end()
-    assert_equal(agent, origin, target, fn, 4)
+    assert_equal(agent, origin, target, keyspace, 4)
 
 
 LWT = """

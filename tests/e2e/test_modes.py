@@ -21,22 +21,11 @@ NOTE = ("Note: Running in proxy mode. All data will be routed through a single c
         "datasets. For best performance with accessible nodes, use CONNECTIONMODE='direct'.")
 
 
-@pytest.fixture(scope="module")
-def ring():
-    """Two nodes at RF 1: half of each table is on a replica that the agent's node will not reach."""
-    # Two JVMs that have just begun, on a machine that others use as well: their time-outs are not what is tested here.
-    patience = [x for k in ("write", "read", "range", "truncate") for x in ("--set", f"{k}_request_timeout: 60s")]
-    cluster = lab.Cassandra("ring", 8, 2, options=("--auth", *patience))
-    try:
-        cluster.start()
-        cluster.wait()
-        cluster.run("CREATE KEYSPACE ks WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
-                    "CREATE TABLE ks.items (id int PRIMARY KEY, a text, b int)", "CREATE TABLE ks.copied (id int PRIMARY KEY, a text, b int)")
-        yield cluster
-    finally:
-        cluster.save_logs()
-        for i in range(len(cluster.nodes)):
-            cluster.stop(i, kill=True)
+@pytest.fixture(scope="module", autouse=True)
+def tables(ring):
+    """At RF 1: half of each table is on a replica that the agent's node will not reach."""
+    ring.run("DROP KEYSPACE IF EXISTS ks", "CREATE KEYSPACE ks WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
+             "CREATE TABLE ks.items (id int PRIMARY KEY, a text, b int)", "CREATE TABLE ks.copied (id int PRIMARY KEY, a text, b int)")
 
 
 @pytest.fixture

@@ -50,24 +50,19 @@ def ask(address, statement):
 
 
 @pytest.fixture(scope="module")
-def pair(origin):
+def pair(origin, ring):
     """`near` by SimpleStrategy, `near_dc` by NetworkTopologyStrategy, both with one replica."""
-    cluster = lab.Cassandra("near", 5, 2)
+    drop = "DROP KEYSPACE IF EXISTS near", "DROP KEYSPACE IF EXISTS near_dc"
     try:
-        cluster.start()
-        cluster.wait()
-        for c in (origin, cluster):
+        for c in (origin, ring):
             dc = ask(c.address, "SELECT data_center FROM system.local")[0]["data_center"]
-            c.run("CREATE KEYSPACE near WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
+            c.run(*drop, "CREATE KEYSPACE near WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
                   f"CREATE KEYSPACE near_dc WITH replication = {{'class': 'NetworkTopologyStrategy', '{dc}': 1}}",
                   "CREATE TABLE near.one (k int PRIMARY KEY, v text)",
                   "CREATE TABLE near_dc.two (a text, b int, v text, PRIMARY KEY ((a, b)))")
-        yield cluster
+        yield ring
     finally:
-        origin.run("DROP KEYSPACE IF EXISTS near", "DROP KEYSPACE IF EXISTS near_dc")
-        cluster.save_logs()
-        for i in range(len(cluster.nodes)):
-            cluster.stop(i, kill=True)
+        origin.run(*drop)
 
 
 def composite(a, b):
