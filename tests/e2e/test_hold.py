@@ -123,6 +123,7 @@ def test_dead_letters_are_sent_again(make_agent, clusters, pod, keyspace):
     assert listed["letters"] == 3 and {d["tables"] for d in listed["dead"]} == {late}, listed
     shown = command("dead", "show", "--state", agent.state)
     assert shown.count("INSERT INTO") == 3 and "secret" not in shown, shown
+    assert "after 4 retries" in shown and "after 0 retries" in shown, shown  # the table has none left for the third
     assert agent.stop() == 0
     agent.start()
     assert agent.status()["mirror"]["deadKept"] == 3
