@@ -115,12 +115,6 @@ def pod(pods):
     return pods[0]
 
 
-def end_loads():
-    """A test that failed has not stopped its writers; they must be gone before their keyspace or agent is."""
-    for load in list(lab.Load.live):
-        load.kill()
-
-
 @pytest.fixture
 def keyspace(clusters, request):
     """A pair of keyspaces of this test alone, on both clusters; gone afterwards, so that schemas stay equal."""
@@ -133,7 +127,7 @@ def keyspace(clusters, request):
 
     both(*[f"DROP KEYSPACE IF EXISTS {k}" for k in names], *workload.schema(name))
     yield name
-    end_loads()
+    lab.Load.kill_all()
     both(*[f"DROP KEYSPACE IF EXISTS {k}" for k in names])
 
 
@@ -149,7 +143,7 @@ def make_agent(clusters, request):
         return agent.start() if start else agent
 
     yield make
-    end_loads()
+    lab.Load.kill_all()
     for agent in agents:
         agent.remove()
 

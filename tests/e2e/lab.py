@@ -445,6 +445,12 @@ class Load:
         if self in Load.live:
             Load.live.remove(self)
 
+    @classmethod
+    def kill_all(cls):
+        """A test that failed has not stopped its writers; they must be gone before their keyspace or agent is."""
+        for load in list(cls.live):
+            load.kill()
+
     def stop(self, seconds=40):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

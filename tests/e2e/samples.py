@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was measured while a load ran: an agent's memory and histograms second by second, and acknowledgements in time."""
+import bisect
+import itertools
 import json
 import threading
 import time
@@ -66,15 +68,25 @@ def percentile(before, after, share):
     return low, total
 
 
-def longest_gap(records, begin, end):
-    """(seconds, when it began) of the longest time between begin and end in which no writer got an acknowledgement."""
-    times = [begin, end]
+def acknowledgements(records, begin, end):
+    """When writers got their acknowledgements between two times, in order."""
+    times = []
     for path in records:
         with open(path, encoding="utf-8") as f:
             for line in f:
                 what, _, began, took, _ = json.loads(line)
                 if what == "a" and begin < (began + took) / 1000 < end:
                     times.append((began + took) / 1000)
-    times.sort()
-    gap, at = max((b - a, a) for a, b in zip(times, times[1:]))
+    return sorted(times)
+
+
+def longest_gap(times, begin, end, witness=None):
+    """(seconds, when it began) of the longest time between begin and end with none of the times in it. With a witness, who asks the same
+    cluster by another way, each such time counts less the longest one in it in which the witness got no answer either."""
+
+    def length(a, b):
+        return b - a - (longest_gap(witness[bisect.bisect(witness, a):bisect.bisect(witness, b)], a, b)[0] if witness else 0)
+
+    points = [begin, *[t for t in times if begin < t < end], end]
+    gap, at = max((length(a, b), a) for a, b in itertools.pairwise(points))
     return round(gap, 3), at

@@ -172,8 +172,13 @@ def test_longest_gap_between_acknowledgements(tmp_path):
     record = tmp_path / "record"
     times = [1000, 1100, 1900, 2000]  # when they were answered: 50 ms later
     record.write_text("".join(json.dumps(["a", 0, t, 50.0, []]) + "\n" for t in times) + json.dumps(["?", 0, 1500, 0, []]) + "\n")
-    assert samples.longest_gap([str(record)], 1.05, 2.05) == (0.8, 1.15)
-    assert samples.longest_gap([str(record)], 1.05, 3.05) == (1.0, 2.05)
+    answered = samples.acknowledgements([str(record)], 0, 10)
+    assert answered == [1.05, 1.15, 1.95, 2.05]
+    assert samples.longest_gap(answered, 1.05, 2.05) == (0.8, 1.15)
+    assert samples.longest_gap(answered, 1.05, 3.05) == (1.0, 2.05)
+    # Another who asks the cluster was answered at 1.2 and 1.9: of the 0.8 s, 0.7 were the cluster's. Then all the time.
+    assert samples.longest_gap(answered, 1.05, 2.05, [1.2, 1.9]) == (0.1, 1.15)
+    assert samples.longest_gap(answered, 1.05, 2.05, [t / 100 for t in range(100, 210)]) == (0.79, 1.15)
 
 
 def test_what_the_ledger_does_not_explain():

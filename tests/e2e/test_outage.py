@@ -31,18 +31,28 @@ HOW = {"hangs": (lab.Cassandra.pause, lab.Cassandra.resume), "is down": (lab.Cas
        "is unplugged": (lab.Cassandra.unplug, lab.Cassandra.plug)}
 
 
-@pytest.mark.parametrize("how, seconds", [pytest.param("hangs", 30, marks=pytest.mark.quick), ("hangs", 300), ("is down", 300),
-                                          ("is unplugged", 300)])
-def test_target_outage_under_load(make_agent, pods, target, keyspace, equal, how, seconds):
+@pytest.fixture
+def witness(origin, pods):
+    """A writer that goes straight to the origin: when it gets no answer, the agent is not why."""
+    name = "witness"
+    origin.run(*workload.schema(name))
+    yield lab.Load(pods[2], origin.address, name, protocol=5, writers=2, sessions=1, rate=30, kinds="insert_prepared")
+    lab.Load.kill_all()
+    origin.run(*[f"DROP KEYSPACE {k}" for k in (name, workload.second_keyspace(name))])
+
+
+@pytest.mark.parametrize("how, calm, seconds", [pytest.param("hangs", 8, 30, marks=pytest.mark.quick), ("hangs", 60, 300), ("is down", 60, 300),
+                                                ("is unplugged", 60, 300)])
+def test_target_outage_under_load(make_agent, pods, target, keyspace, witness, equal, how, calm, seconds):
     """Every rule is looked at before the verdict, because one that is broken says little about the others."""
     agent = make_agent(ebpf=False, phase={"initial": "mirror"}, limits={"mirrorBytes": "4GiB"})
     loads = start_loads(pods, keyspace, size=2000)
-    for load in loads:
+    for load in [*loads, witness]:
         load.wait_running(100)
     watch = samples.Samples(agent, "cqlferry_agent_seconds")
     begin, back = HOW[how]
-    time.sleep(8)
-    before, away = time.time() - 8, time.time()
+    time.sleep(calm)
+    before, away = time.time() - calm, time.time()
     begin(target)
     try:
         time.sleep(seconds)
@@ -53,25 +63,29 @@ def test_target_outage_under_load(make_agent, pods, target, keyspace, equal, how
     for load in loads:
         load.wait_running(20)
     stats = [load.stop() for load in loads]
+    witness.stop()
     agent.settled(30 + seconds)
     watch.stop()
     wrong = []
     if errors_of(stats):
         wrong.append(f"clients got errors: {errors_of(stats)}")
     # A node that comes back compiles for seconds, on the CPUs of everybody: the span ends before that.
-    gap, at = samples.longest_gap([x.record for x in loads], away, until)
-    if gap > ACK_GAP_S:
-        wrong.append(f"no acknowledgement for {gap} s, {at - away:.1f} s after the target went away")
+    answered, straight = (samples.acknowledgements([x.record for x in of], away, until) for of in (loads, [witness]))
+    gap, at = samples.longest_gap(answered, away, until)
+    beyond, _ = samples.longest_gap(answered, away, until, straight)
+    gaps = f"longest gap {gap} s, {at - away:.1f} s after the target went away, {beyond} s longer than straight to the origin"
+    if beyond > ACK_GAP_S:
+        wrong.append(gaps)
     (p99, n), each = watch.windows(0.99, before, away)
     (p99_away, n_away), _ = watch.windows(0.99, away, until)
     figures = ""
     if not n or not n_away:
         wrong.append("cqlferry_agent_seconds has no sample: the time inside the agent is not known")
     else:
-        # One second's p99 is decided by a handful of requests; what the seconds before varied by is not the outage's.
         figures = (f"p99 in the agent {p99 * 1e6:.0f} us of {n} before (seconds {min(each) * 1e6:.0f} to "
                    f"{max(each) * 1e6:.0f}), {p99_away * 1e6:.0f} us of {n_away} meanwhile; ")
-        if p99_away > max(AGENT_P99 * p99, max(each)):
+        # Of few samples p99 is decided by a handful of requests: what the seconds before varied by is not the outage's.
+        if p99_away > (AGENT_P99 * p99 if n >= 1000 else max(AGENT_P99 * p99, max(each))):
             wrong.append(figures)
     grown = {k: watch.highest(k, away, time.time()) - watch.highest(k, before, away)
              for k in ("RssAnon", "RssFile", "RssShmem")}
@@ -79,7 +93,7 @@ def test_target_outage_under_load(make_agent, pods, target, keyspace, equal, how
         wrong.append(f"the agent's own memory grew: {grown} KiB")
     if agent.metric("cqlferry_unmirrored_total"):
         wrong.append(f"on the ledger: {agent.gaps()}")
-    print(f"{sum(s['acknowledged'] for s in stats)} acknowledged, backlog {backlog:.0f}, longest gap {gap} s, {figures}"
+    print(f"{sum(s['acknowledged'] for s in stats)} acknowledged, backlog {backlog:.0f}, {gaps}, {figures}"
           f"grown {grown} KiB")
     assert backlog > 0, "the target was not away at all"
     result = equal(keyspace, loads, seconds=0, slack=2)
@@ -145,8 +159,8 @@ class Ttls:
 
 
 def kill_target(make_agent, pods, clusters, keyspace, kills, seconds, **limits):
-    """The target is killed under load and started again, several times: the first time after it was away for a while, in
-    which rows with a time to live are written. Returns agent, loads, and a text about it."""
+    """The target is killed under load and started again, once or several times: the first time after it was away for
+    a while, in which rows with a time to live are written. Returns agent, loads, and a text about it."""
     for cluster in clusters:
         cluster.run(f"CREATE TABLE {keyspace}.short (id text PRIMARY KEY, v text) WITH default_time_to_live = 7200")
     agent = make_agent(ebpf=False, phase={"initial": "mirror"}, limits=limits)
@@ -174,7 +188,7 @@ def kill_target(make_agent, pods, clusters, keyspace, kills, seconds, **limits):
     return agent, loads + ttls, text
 
 
-@pytest.mark.parametrize("kills, seconds", [pytest.param(2, 10, marks=pytest.mark.quick), (5, 60)])
+@pytest.mark.parametrize("kills, seconds", [pytest.param(1, 6, marks=pytest.mark.quick), (5, 60)])
 def test_target_killed_under_load(make_agent, pods, clusters, keyspace, equal, kills, seconds):
     """A killed node has forgotten what it acknowledged since its commit log was last synced, up to 10 s: the lab's targets
     compress the log, and of a compressed one nothing survives that was not synced."""
