@@ -11,51 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cql/keyspace.h"
 #include "mirror/preflight_priv.h"
 
 #define FACTS_MAX 200000u
 #define BYTES_MAX (64u << 20)
 #define FINDINGS_MAX 64u
-
-/* Keyspaces that a cluster keeps for itself: Cassandra's, then those of DSE and Astra. */
-static const char *const own_keyspaces[] = {
-    "system",
-    "system_auth",
-    "system_cluster_metadata",
-    "system_distributed",
-    "system_schema",
-    "system_traces",
-    "system_views",
-    "system_virtual_schema",
-    "system_metrics",
-    "system_replicated",
-    "data_endpoint_auth",
-    "datastax_sla",
-    "dse_analytics",
-    "dse_insights",
-    "dse_insights_local",
-    "dse_leases",
-    "dse_perf",
-    "dse_security",
-    "dse_system",
-    "dse_system_local",
-    "dsefs",
-    "solr_admin",
-    "system_backups",
-    "system_monitor",
-    "OpsCenter",
-    "HiveMetaStore",
-    "cfs",
-    "cfs_archive",
-};
-
-static bool is_own(const char *keyspace)
-{
-	for (size_t i = 0; i < sizeof(own_keyspaces) / sizeof(*own_keyspaces); i++)
-		if (!strcmp(keyspace, own_keyspaces[i]))
-			return true;
-	return false;
-}
 
 /* ------------------------------------------------------------- loading */
 
@@ -233,7 +194,7 @@ static int on_fact(void *context, const struct column *columns, const struct spa
 	if (count != questions[l->kind].columns)
 		return -EPROTO;
 	preflight_text(cells[0], keyspace, sizeof(keyspace));
-	if (is_own(keyspace))
+	if (keyspace_of_cluster(keyspace))
 		return 0;
 	if (count > 1)
 		preflight_text(cells[1], name, sizeof(name));

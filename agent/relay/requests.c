@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/secret.h"
+#include "cql/keyspace.h"
 #include "cql/request.h"
 #include "cql/response.h"
 #include "relay/analyse.h"
@@ -312,11 +313,6 @@ static bool wants_timestamp(const struct analysis *a)
 }
 
 /* Each cluster keeps its own: nodes, schema, roles, what it traced. */
-static bool system_keyspace(const char *name)
-{
-	return strncmp(name, "system", 6) == 0 && (name[6] == 0 || name[6] == '_');
-}
-
 static bool writes_system(const struct session *s, const struct analysis *a)
 {
 	const char *keyspace = a->slot ? a->slot->prepared->keyspace : s->keyspace;
@@ -324,7 +320,7 @@ static bool writes_system(const struct session *s, const struct analysis *a)
 	for (unsigned i = 0; i < a->statement->table_count; i++) {
 		const char *named = a->statement->tables[i].keyspace;
 
-		if (system_keyspace(named[0] ? named : keyspace))
+		if (keyspace_of_cluster(named[0] ? named : keyspace))
 			return true;
 	}
 	return false;
