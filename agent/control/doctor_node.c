@@ -145,6 +145,10 @@ static void check_state(struct doctor *d, const struct config *c, void *context)
 		if (free_mib < 64)
 			doctor_find(d, DOCTOR_WARN, "make room", "state.directory %s has %llu MiB left", path,
 				    free_mib);
+		else if (c->journal.sync != CONFIG_SYNC_MEMORY && free_mib < c->limits.mirror_bytes >> 20)
+			doctor_find(d, DOCTOR_WARN, "make room, or lower limits.mirrorBytes: the policy applies when either is spent",
+				    "state.directory %s has %llu MiB left, limits.mirrorBytes are %llu MiB", path, free_mib,
+				    (unsigned long long)c->limits.mirror_bytes >> 20);
 		else
 			doctor_find(d, DOCTOR_OK, NULL, "state.directory %s can be written, %llu MiB free",
 				    path, free_mib);

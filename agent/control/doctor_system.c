@@ -242,11 +242,13 @@ static void check_limits(struct doctor *d, const struct config *c, void *context
 	else
 		doctor_find(d, DOCTOR_OK, NULL, "open files: %llu allowed, %llu wanted",
 			    (unsigned long long)limit.rlim_max, (unsigned long long)wanted);
+
 	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
 
-	if (pages > 0 && page > 0 && c->limits.mirror_bytes > (uint64_t)pages * (uint64_t)page / 2)
-		doctor_find(d, DOCTOR_WARN, "lower limits.mirrorBytes",
-			    "limits.mirrorBytes is more than half of the machine's memory");
+	if ((c->journal.sync == CONFIG_SYNC_MEMORY || !*c->state.directory) && pages > 0 && page > 0 &&
+	    c->limits.mirror_bytes > (uint64_t)pages * (uint64_t)page / 2)
+		doctor_find(d, DOCTOR_WARN, "lower limits.mirrorBytes, or keep the journal on disk (journal.sync, state.directory)",
+			    "the journal is in memory, and limits.mirrorBytes is more than half of the machine's");
 }
 
 void doctor_add_system(struct doctor *d)
