@@ -255,8 +255,8 @@ static void on_listed(uv_async_t *async)
 	json_t *all = json_array();
 
 	for (unsigned i = 0; i < RELAY_WORKERS_MAX; i++) {
-		if (l->of_worker[i] && json_array_size(all) < l->limit)
-			json_array_extend(all, l->of_worker[i]);
+		for (size_t k = 0; l->of_worker[i] && k < json_array_size(l->of_worker[i]) && json_array_size(all) < l->limit; k++)
+			json_array_append(all, json_array_get(l->of_worker[i], k));
 		json_decref(l->of_worker[i]);
 	}
 	admin_done(l->reply, json_pack("{s:o, s:o}", "open", count(METRIC_SESSIONS), "sessions", all));

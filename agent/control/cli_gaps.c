@@ -283,7 +283,7 @@ int cli_gaps(struct cli *cli, int argc, char **argv)
 		{.name = "since", .type = CLI_TEXT, .value = "SINCE", .place.text = &since, .help = "only what was not over by then"},
 		{.name = "cause", .type = CLI_TEXT, .value = "CAUSE", .place.text = &cause, .help = "only that cause, or that kind"},
 		{.name = "table", .type = CLI_TEXT, .value = "KS.TABLE", .place.text = &table,
-		 .help = "only what may concern that table; \"KS.\" = the whole keyspace"},
+		 .help = "only what may concern that table; KS.* = the whole keyspace"},
 		CLI_OPTION_DIRECTORY(cli),
 		CLI_OPTION_SOCKET(cli),
 		CLI_OPTION_CONFIG(cli),

@@ -20,6 +20,8 @@ int ledger_filter_table(struct ledger_filter *f, const char *text)
 	const char *dot = strchr(text, '.'), *table = dot ? dot + 1 : text;
 	size_t size = dot ? (size_t)(dot - text) : 0;
 
+	if (dot && strcmp(table, "*") == 0)
+		table = "";
 	if (size >= sizeof(f->keyspace) || strlen(table) >= sizeof(f->table) || (!size && !table[0]))
 		return -EINVAL;
 	memcpy(f->keyspace, text, size);

@@ -27,7 +27,7 @@ struct ledger_filter {
 	char table[49];
 };
 
-/* "keyspace.table", "table" or "keyspace."; 0 or −EINVAL. */
+/* "keyspace.table", "table", "keyspace.*" or "keyspace."; 0 or −EINVAL. */
 int ledger_filter_table(struct ledger_filter *f, const char *text);
 bool ledger_matches(const struct ledger_filter *f, const struct ledger_record *r);
 

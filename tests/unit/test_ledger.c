@@ -495,6 +495,9 @@ static void test_filters(void **state)
 	read_all(f, &filter, 1000);
 	assert_int_equal(found.count, 1);
 	assert_int_equal(found.r[0].count, 9);
+	assert_int_equal(ledger_filter_table(&filter, "ks.*"), 0);
+	assert_string_equal(filter.keyspace, "ks");
+	assert_string_equal(filter.table, "");
 	assert_int_equal(ledger_filter_table(&filter, "ks."), 0);
 	assert_string_equal(filter.keyspace, "ks");
 	assert_int_equal(ledger_filter_table(&filter, ""), -EINVAL);
