@@ -9,7 +9,7 @@
 #   make                build the binary              make V=1              show the commands
 #   make check          every test that fits CI       make SAN=address,undefined   sanitizer build in build/san-…
 #   make demo           the whole story, real clusters
-#   make drivers        real drivers of seven languages through all phases: docs/compatibility.md
+#   make drivers        seven real drivers through all phases: docs/compatibility.md
 #   make bench          BENCH=quick | full | journal | copy
 #   make fuzz           FUZZ_SECONDS=60 for each target
 #   make soak           every e2e test, the long ones too (docs/testing.md)

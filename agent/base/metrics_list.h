@@ -82,7 +82,7 @@ METRIC(ROWSYNC_MERGED, "counter", "cqlferry_rowsync_total", "result=\"merged\"",
 METRIC(ROWSYNC_ROWS, "counter", "cqlferry_rowsync_rows_total", "", "Rows that were compared on both clusters")
 METRIC(ROWSYNC_REPAIRED, "counter", "cqlferry_rowsync_cells_total", "action=\"written\"", "Cells, elements and row markers that row sync changed on the other side")
 METRIC(ROWSYNC_DELETED, "counter", "cqlferry_rowsync_cells_total", "action=\"deleted\"", "")
-METRIC(UNMIRRORED_LWT, "counter", "cqlferry_unmirrored_total", "cause=\"lwt\"", "Successful writes that were not mirrored, by cause; cutover is refused while there are any")
+METRIC(UNMIRRORED_LWT, "counter", "cqlferry_unmirrored_total", "cause=\"lwt\"", "Successful writes that were not mirrored, by cause; all but policy stand against a cutover")
 METRIC(UNMIRRORED_COUNTER, "counter", "cqlferry_unmirrored_total", "cause=\"counter\"", "")
 METRIC(UNMIRRORED_LIST, "counter", "cqlferry_unmirrored_total", "cause=\"list_operation\"", "")
 METRIC(UNMIRRORED_FUNCTION, "counter", "cqlferry_unmirrored_total", "cause=\"server_function\"", "")

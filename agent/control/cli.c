@@ -38,7 +38,7 @@ const struct cli_command cli_commands[] = {
      cli_dead},
     {"hold", "[KEYSPACE.TABLE|KEYSPACE.*]", "keep what a load could undo waiting, for one table; without a name: list",
      "Names are those of CQL: folded to lower case unless in double quotes. What waits: TRUNCATE, conditional writes, counters, list\n"
-     "operations; with journal.strictHolds every UPDATE, DELETE and BATCH. A hold outlives a restart.",
+     "operations and batches; with journal.strictHolds every UPDATE and DELETE as well. A hold outlives a restart.",
      cli_hold},
     {"release", "KEYSPACE.TABLE|KEYSPACE.*", "undo hold: what waited is sent", NULL, cli_release},
     {"phase", "[observe|mirror|drain|cutover|rollback|finish]", "show the phase, or move to another one",
@@ -53,10 +53,8 @@ const struct cli_command cli_commands[] = {
      "Exit status 3: finished, but rows were rejected (see ERRFILE) or ranges given up.",
      cli_copy},
     {"off", "", "kill switch: take interception away at once",
-     "New connections go where the applications wanted to go; open ones live on. After a cutover that is "
-     "the\n"
-     "cluster that the writes left, hence only with --force. Works without an agent as well, then with "
-     "--force.",
+     "New connections go where the applications wanted to go; open ones live on. From drain on they could\n"
+     "write to the wrong cluster, hence only with --force. Works without an agent as well, then with --force.",
      cli_off},
     {"on", "", "undo off", NULL, cli_on},
     {"doctor", "", "check kernel, privileges, ports, configuration and clusters", NULL, cli_doctor},

@@ -58,7 +58,7 @@ int cli_off(struct cli *cli, int argc, char **argv)
 	    {.name = "force",
 	     .type = CLI_FLAG,
 	     .place.flag = &force,
-	     .help = "after a cutover, or where no agent can tell the phase"},
+	     .help = "from drain on, or where no agent can tell the phase"},
 	    {.name = "remove",
 	     .type = CLI_FLAG,
 	     .place.flag = &take_away,

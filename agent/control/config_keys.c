@@ -429,7 +429,7 @@ const struct config_key config_keys[] = {
 	 "interval = every journal.syncMillis, none = as the kernel likes; memory = the journal is not on disk at all"),
     NUMBER("journal.syncMillis", journal.sync_millis, "500", 10, 60000, "With interval: how often"),
     BOOL("journal.strictHolds", journal.strict_holds, "false",
-	 "Every UPDATE and DELETE waits while its table is on hold, not only what a load could undo, and batches"),
+	 "While its table is on hold every UPDATE and DELETE waits as well; else only what a load could undo, and batches"),
 
     NUMBER("rowSync.threads", row_sync.threads, "2", 1, 16,
 	   "Threads that compare rows of both clusters, for what cannot be repeated; each has a connection to each"),
