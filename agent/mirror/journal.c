@@ -141,7 +141,7 @@ struct record *journal_intent(struct journal *j, const struct journal_write *w, 
 	struct journal_entry *e;
 	struct record *r;
 
-	if (!f || f->used + need > f->size) {
+	if (!f || f->ended || f->used + need > f->size) {
 		*ret_error = journal_next_file(j, room_for(j, NULL, w));
 		if (*ret_error < 0)
 			return NULL;
@@ -187,6 +187,7 @@ void journal_queued(struct record *r)
 void journal_sent(struct record *r)
 {
 	store_state(entry_of(r), ENTRY_SENT | ENTRY_HELD);
+	r->file->dirty = true; /* after a crash of the node it must not be taken for one that was never sent */
 }
 
 /* The record ends; its entry goes on as `state`. */

@@ -127,7 +127,7 @@ void journal_file_begin(struct journal_file *f, uint64_t salt, uint64_t sequence
 	f->used = f->scan = sizeof(*h);
 	f->open = f->applied = f->spilled = f->left = f->held = 0;
 	f->applied_ns = 0;
-	f->dirty = false;
+	f->dirty = f->ended = false;
 }
 
 void journal_file_trim(struct journal_file *f)

@@ -29,7 +29,8 @@ struct journal_file {
 	uint32_t held;                /* records that point into it */
 	uint32_t syncing;             /* syncs that use its descriptor */
 	int fd;                       /* −1: in memory */
-	bool dirty;                   /* an intent since the last sync */
+	bool dirty;                   /* an intent, or a state that must not be lost, since the last sync */
+	bool ended;                   /* a fence stands behind it: nothing is added, though there is room */
 	bool recovered;               /* of an earlier life of the agent */
 	char name[40];                /* in its directory */
 };

@@ -93,8 +93,10 @@ uint64_t journal_roll(struct journal *j)
 	if (f->used > sizeof(struct journal_head)) {
 		size_t before = f->size;
 
-		if (journal_next_file(j, 0) < 0)
-			return f->sequence + 1; /* the next intent will need a file as well, and says so */
+		if (journal_next_file(j, 0) < 0) {
+			f->ended = true; /* the next intent needs a file as well, and says that there is none */
+			return f->sequence + 1;
+		}
 		journal_file_trim(f);
 		atomic_fetch_sub(&j->all->held, before - f->size);
 	} else {
@@ -286,11 +288,10 @@ bool journal_shrink(struct journal *j)
 		recycle(j, at);
 		return true;
 	}
-	/* Full of what is kept only as a precaution. */
-	if (j->tail && idle(j->tail) && j->tail->applied) {
+	/* Full of what is kept only as a precaution, or ended. A fence may stand behind what was in it: it is another one now. */
+	if (j->tail && idle(j->tail) && (j->tail->applied || j->tail->ended)) {
 		journal_forget(j);
-		j->tail->used = j->tail->scan = sizeof(struct journal_head);
-		journal_file_begin(j->tail, j->tail->salt ^ clock_now_ns(), j->tail->sequence, j->worker, j->side,
+		journal_file_begin(j->tail, j->tail->salt ^ clock_now_ns(), ++j->sequence, j->worker, j->side,
 				   atomic_load(j->all->epoch), clock_wall_us());
 		return true;
 	}

@@ -452,6 +452,66 @@ static void marks_need_no_budget(void **unused)
 	remove_place(&p);
 }
 
+/* What is written behind a fence must not stand in a file before it, also where there is no room for another file. */
+static void a_fence_ends_its_file_when_there_is_no_room(void **unused)
+{
+	struct record *all[8192], *small, *r;
+	uint64_t fence;
+	unsigned n = 0;
+	struct place p;
+	int error = 0;
+
+	(void)unused;
+	make_place(&p, MIB);
+	while (n < 8192 && (all[n] = write_one(&p, ENTRY_WRITE, n, 10000, &error)))
+		n++;
+	assert_int_equal(error, -ENOSPC);
+	assert_non_null(small = write_one(&p, ENTRY_WRITE, 1, 100, &error)); /* there is room for small ones */
+	fence = journal_roll(p.j);
+	assert_true(small->file->sequence < fence);
+	assert_null(write_one(&p, ENTRY_WRITE, 2, 100, &error));
+	assert_int_equal(error, -ENOSPC);
+	/* It comes back when what stands before the fence is through, with nothing confirmed to be given up for it. */
+	for (unsigned i = 0; i < n; i++)
+		journal_done(all[i]);
+	journal_done(small);
+	while (!(r = write_one(&p, ENTRY_WRITE, 3, 100, &error)))
+		assert_true(journal_shrink(p.j));
+	assert_true(r->file->sequence >= fence);
+	journal_done(r);
+	remove_place(&p);
+}
+
+/* A counter that was sent may stand as queued on the disk: a node that went down in between must not send it again. */
+static void a_counter_of_a_node_that_went_down_is_in_doubt(void **unused)
+{
+	struct journal_file *f;
+	struct journal *old;
+	char command[200];
+	struct place p;
+
+	(void)unused;
+	for (int restarted = 0; restarted < 2; restarted++) {
+		make_place(&p, 16 * MIB);
+		journal_queued(write_one(&p, ENTRY_COUNT, 1, 100, NULL));
+		journal_queued(write_one(&p, ENTRY_WRITE, 2, 100, NULL));
+		recovery_mark(p.recovery, 5);
+		die(&p);
+		snprintf(command, sizeof(command), "sed -i 's/^......../00000000/' %s/journal/*/synced", p.state);
+		if (restarted)
+			assert_int_equal(system(command), 0);
+		open_place(&p, 16 * MIB);
+		assert_int_equal(p.found.node_restarted, restarted);
+		old = recovery_take(p.recovery, TARGET);
+		f = journal_files(old);
+		assert_int_equal(journal_file_map(f), 0);
+		assert_int_equal(journal_state(journal_file_entry(f, sizeof(struct journal_head))), restarted ? ENTRY_SENT : ENTRY_QUEUED);
+		assert_int_equal(p.found.queued, restarted ? 1 : 2);
+		journal_free(old);
+		remove_place(&p);
+	}
+}
+
 static void without_a_directory_it_is_in_memory(void **unused)
 {
 	struct place p = {0};
@@ -475,6 +535,8 @@ int main(void)
 		cmocka_unit_test(space_comes_back_when_it_was_kept_for_long_enough),
 		cmocka_unit_test(the_budget_is_a_limit_and_precaution_gives_way),
 		cmocka_unit_test(what_was_confirmed_can_be_repeated_or_forgotten),
+		cmocka_unit_test(a_fence_ends_its_file_when_there_is_no_room),
+		cmocka_unit_test(a_counter_of_a_node_that_went_down_is_in_doubt),
 		cmocka_unit_test(a_dead_life_is_taken_over_entry_by_entry),
 		cmocka_unit_test(a_torn_tail_is_cut),
 		cmocka_unit_test(a_file_that_is_no_journal_is_put_aside),
