@@ -5,7 +5,7 @@
  *   journal of an earlier life ─ epoch by epoch, each behind the barrier that ended the one before ─┐
  *   own journal ─ file by file, up to the first fence (mark or barrier) ─────────────────────────────┴─▶ queue
  *
- * A fence ended its file when it came (journal_roll), so "everything before it" is a number of files.
+ * A fence ended its file when it came (journal_roll), so "everything before it" is a number of files, and all of an earlier life.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
-#include "mirror/dispatch.h"
+#include "mirror/dispatch_priv.h"
 #include "mirror/hold.h"
 #include "mirror/missing.h"
 #include "mirror/tables.h"
@@ -23,8 +23,40 @@ bool backlog_held(const struct dispatch *d, const struct record *r)
 	return ailing_now(d->ailing, r->cell, d->worker->turn_ns) || mirror_holds(d->mirror, d->worker, r);
 }
 
+static bool share_a_table(const struct gap *g, uint16_t a, uint16_t b)
+{
+	const char *ks[2], *table[2];
+
+	if (a == GAP_CELL_ANY || b == GAP_CELL_ANY)
+		return true;
+	while (gap_cell_next(g, &a, &ks[0], &table[0]))
+		for (uint16_t c = b; gap_cell_next(g, &c, &ks[1], &table[1]);)
+			if (strcmp(table[0], table[1]) == 0 && strcmp(ks[0], ks[1]) == 0)
+				return true;
+	return false;
+}
+
+/* What the search has passed over, a table on hold most likely, and writes to the table of this TRUNCATE: it would come back to life. */
+static bool left_before(const struct dispatch *d, const struct record *fence)
+{
+	if (!d->left_any || fence->statement != STATEMENT_TRUNCATE)
+		return false;
+	for (unsigned cell = 0; cell < GAP_CELLS; cell++)
+		if (d->left[cell] && share_a_table(d->worker->gap, (uint16_t)cell, fence->cell))
+			return true;
+	return false;
+}
+
+/* Whether something waits on disk that is older than this fence of ours, the files before it not counted. */
+static bool older_waits(const struct dispatch *d, const struct record *fence)
+{
+	return (d->recovered && journal_waiting(d->recovered)) || left_before(d, fence);
+}
+
 bool backlog_flows(const struct dispatch *d, const struct record *r)
 {
+	if (r->kind != RECORD_WRITE && older_waits(d, r))
+		return false;
 	return d->queued + d->waiting < DISPATCH_LIVE && !d->fences && journal_waiting(d->journal) == 0 &&
 	       atomic_load_explicit(&d->mirror->recovered_barriers, memory_order_relaxed) == 0 &&
 	       (r->kind == RECORD_MARK || !backlog_held(d, r));
@@ -82,7 +114,13 @@ static enum journal_take take(void *context, struct record *r)
 	tables_add(d->tables, r);
 	if (backlog_held(d, r)) {
 		prepared_release(r->slot);
+		if (r->kind == RECORD_WRITE)
+			d->left_any = d->left[r->cell] = true;
 		return JOURNAL_LEAVE;
+	}
+	if (r->kind == RECORD_BARRIER && left_before(d, r)) {
+		prepared_release(r->slot);
+		return JOURNAL_STOP;
 	}
 	/* What was in doubt when the agent died, or is since its answer: the rows tell, or nobody can. */
 	if (r->sent || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER)))
@@ -177,7 +215,7 @@ static void refill_own(struct dispatch *d)
 		if (!journal_refill(d->journal, d->fences ? fence_end(d->fences) : UINT64_MAX, take, d))
 			return;
 		r = d->fences;
-		if (!r || (r->kind == RECORD_BARRIER && backlog_held(d, r)))
+		if (!r || older_waits(d, r) || (r->kind == RECORD_BARRIER && backlog_held(d, r)))
 			return;
 		d->fences = r->next;
 		dispatch_enqueue(d, r);
@@ -195,8 +233,53 @@ void backlog_refill(struct dispatch *d)
 		refill_own(d);
 }
 
+/* Back to where it came from; it is in no list. */
+static void withdraw(struct dispatch *d, struct record *r)
+{
+	if (r->kind == RECORD_BARRIER)
+		d->barriers--;
+	if (r->kind != RECORD_WRITE && r->barrier) {
+		backlog_fence(d, r);
+		return;
+	}
+	dispatch_answer(d, r, false);
+	prepared_release(r->slot);
+	journal_spill(r);
+}
+
+void backlog_withdraw(struct dispatch *d)
+{
+	struct record **at = &d->head, **parked = &d->parked, *last = NULL, *r;
+
+	while ((r = *at) && (r->kind == RECORD_WRITE || r->attempts)) {
+		last = r;
+		at = &r->next;
+	}
+	*at = NULL;
+	d->tail = last;
+	while (r) {
+		struct record *next = r->next;
+
+		d->queued--;
+		withdraw(d, r);
+		r = next;
+	}
+	while ((r = *parked)) {
+		if (r->kind != RECORD_BARRIER) {
+			parked = &r->next;
+			continue;
+		}
+		*parked = r->next;
+		d->waiting--;
+		withdraw(d, r);
+	}
+}
+
 void backlog_rescan(struct dispatch *d)
 {
+	if (d->left_any)
+		memset(d->left, 0, sizeof(d->left));
+	d->left_any = false; /* it is looked at again */
 	journal_rescan(d->journal);
 	if (d->recovered)
 		journal_rescan(d->recovered);

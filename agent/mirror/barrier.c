@@ -23,7 +23,7 @@ static void go_on(struct worker *w, void *context)
 	tap_go_on(w);
 }
 
-struct barrier *barrier_raise(struct worker *w, uint64_t ticket)
+struct barrier *barrier_raise(struct worker *w, uint64_t ticket, const struct table_name *table)
 {
 	struct relay *r = w->relay;
 	struct barrier *b = calloc(1, sizeof(*b));
@@ -34,6 +34,10 @@ struct barrier *barrier_raise(struct worker *w, uint64_t ticket)
 	atomic_store(&b->unreached, r->worker_count - 1);
 	b->owner = w;
 	b->ticket = ticket;
+	if (table) {
+		b->truncates = true;
+		b->table = *table;
+	}
 	for (unsigned i = 0; i < r->worker_count; i++)
 		if (r->workers[i] != w && worker_post(r->workers[i], set_mark, b) < 0)
 			abort(); /* a worker without its mark would let later writes overtake the statement */
@@ -44,6 +48,7 @@ void barrier_lower(struct barrier *b)
 {
 	struct relay *r = b->owner->relay;
 
+	atomic_fetch_sub(&((struct tap *)b->owner->tap)->mirror->open_barriers, 1);
 	atomic_store(&b->over, true);
 	for (unsigned i = 0; i < r->worker_count; i++)
 		if (r->workers[i] != b->owner)

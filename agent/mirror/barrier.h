@@ -17,6 +17,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cql/statement.h"
+
 struct dispatch;
 struct mirror;
 struct worker;
@@ -27,10 +29,15 @@ struct barrier {
 	_Atomic bool over;          /* applied, refused, or given up: marks dissolve */
 	uint64_t ticket;
 	struct worker *owner;
+	bool truncates;
+	struct table_name table; /* of TRUNCATE */
 };
 
-/* A barrier owned by `w` (`ticket`: drawn from mirror->barriers), with a mark on its way to every other worker. NULL = out of memory. */
-struct barrier *barrier_raise(struct worker *w, uint64_t ticket);
+/*
+ * A barrier owned by `w` (`ticket`: drawn from mirror->barriers), with a mark on its way to every other worker. `table`: that a TRUNCATE
+ * names (copied), NULL for DDL. NULL = out of memory.
+ */
+struct barrier *barrier_raise(struct worker *w, uint64_t ticket, const struct table_name *table);
 /* The owner's statement is through (or will never be): everybody goes on. Gives the owner's reference back. */
 void barrier_lower(struct barrier *b);
 /* A worker's dispatch stands at its mark. */

@@ -102,6 +102,7 @@ void dispatch_adopt(struct dispatch *d, struct journal *journal)
 		journal_merge(d->recovered, journal);
 	else
 		d->recovered = journal;
+	backlog_withdraw(d); /* it is older than every fence */
 	dispatch_switch(d, d->on);
 	dispatch_pump(d);
 }
@@ -121,8 +122,12 @@ bool dispatch_shrink(struct dispatch *d)
 
 void dispatch_repeat(struct dispatch *d)
 {
-	uint32_t count = journal_repeat(d->journal) + (d->recovered ? journal_repeat(d->recovered) : 0);
+	uint32_t count;
 
+	/* A fence that has not been reached stands behind what is sent again: it is put in its place anew. */
+	if (journal_keeps(d->journal) || (d->recovered && journal_keeps(d->recovered)))
+		backlog_withdraw(d);
+	count = journal_repeat(d->journal) + (d->recovered ? journal_repeat(d->recovered) : 0);
 	if (!count)
 		return;
 	metric_add(d->worker->metrics, METRIC_MIRROR_BACKLOG, count);
@@ -316,7 +321,7 @@ static void sync_rows(struct dispatch *d, struct record *r)
 		dispatch_delay(d, r, CQL_OVERLOADED);
 	} else if (e == -ENOTSUP && !r->unknown) {
 		r->entry = ENTRY_COUNT;
-		dispatch_enqueue(d, r);
+		dispatch_push_front(d, r); /* a fence may stand behind it */
 	} else {
 		rows_give_up(d, r, e);
 	}
@@ -479,7 +484,8 @@ static void drop_list(struct dispatch *d, struct record *list, bool keep)
 	for (; list; list = next) {
 		next = list->next;
 		if (list->kind == RECORD_MARK) {
-			if (!list->attempts)
+			/* What waits on disk comes before the barrier in the next life, too. */
+			if (!list->attempts && !d->left_behind)
 				barrier_reached(list->barrier);
 			mark_over(d, list);
 			continue;
@@ -518,6 +524,7 @@ void dispatch_close(struct dispatch *d)
 
 	d->space = NULL;
 	d->settled = NULL;
+	d->left_behind = keep && (journal_open_entries(d->journal) || (d->recovered && journal_open_entries(d->recovered)));
 	while (d->target_count)
 		target_free(d->targets[--d->target_count]);
 	while ((r = rows_take_back(d))) {

@@ -54,10 +54,12 @@ struct dispatch {
 	uint64_t reclaimed_ns, rescanned_ns;
 	bool fenced;                    /* a barrier of our own is on its way */
 	bool resting;                   /* nothing more is sent: the agent ends */
+	bool left_behind;               /* it has ended, and something waits on disk for the next life */
 	struct rows_job *rows;          /* records in row sync */
 	uint32_t rows_count;
 	struct ailing *ailing;          /* by cell: tables that the cluster refuses */
 	struct tables *tables;          /* what waits, by table */
+	bool left_any, left[GAP_CELLS]; /* cells of writes that the search in the journal has passed over */
 	struct room room;               /* for requests that get other names */
 	uv_timer_t timer;               /* delayed records, reconnects, space */
 	void (*settled)(struct dispatch *d);
@@ -124,6 +126,9 @@ void backlog_fence(struct dispatch *d, struct record *r);
 bool backlog_held(const struct dispatch *d, const struct record *r);
 /* What was held is looked at again. */
 void backlog_rescan(struct dispatch *d);
+
+/* What stands in the queue from the first fence on that was not reached goes back to where it came from: something older has turned up. */
+void backlog_withdraw(struct dispatch *d);
 
 /* ---- dispatch.c, for backlog.c */
 

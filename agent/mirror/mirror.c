@@ -103,6 +103,11 @@ int mirror_look(struct mirror *m, struct error *error)
 	return r;
 }
 
+uint32_t mirror_barriers_waiting(const struct mirror *m)
+{
+	return atomic_load(&m->open_barriers) + atomic_load(&m->recovered_barriers);
+}
+
 void mirror_tick(struct mirror *m, struct metrics *metrics)
 {
 	struct rowsync_counters c = {0};

@@ -56,6 +56,7 @@ struct mirror {
 	_Atomic uint8_t version[SIDES]; /* protocol version that the mirror's connections speak; 0 = never connected */
 	_Atomic uint32_t connected[SIDES];
 	_Atomic uint64_t barriers;      /* raised so far: their order on all workers */
+	_Atomic uint32_t open_barriers; /* of them, neither applied nor given up */
 	_Atomic uint32_t recovered_barriers; /* of an earlier life, that wait: nothing of this one may pass them */
 	pthread_mutex_t replicas_lock;  /* of the pointer; workers have references of their own */
 	struct replicas *replicas;      /* which of the target's contact points hold what; NULL = not known */
@@ -68,6 +69,8 @@ int mirror_open(struct mirror *m, struct relay *relay, const struct mirror_optio
 		struct error *error);
 /* Takes over what lives of the agent left that have ended since mirror_open(). Main thread, while the workers run. 0, or −errno with the reason. */
 int mirror_look(struct mirror *m, struct error *error);
+/* TRUNCATE and DDL that wait for their turn, on any worker. Any thread. */
+uint32_t mirror_barriers_waiting(const struct mirror *m);
 /* Once a second, main thread: counters of what workers share. */
 void mirror_tick(struct mirror *m, struct metrics *metrics);
 /* Which contact points of the target hold what, from now on (takes it; NULL = nobody knows). Main thread, while the workers run. */

@@ -256,7 +256,7 @@ static void told(struct worker *w, void *context)
 		/* Its text did not tell that it counts. */
 		d->flying--;
 		r->entry = ENTRY_COUNT;
-		dispatch_enqueue(d, r);
+		dispatch_push_front(d, r); /* a fence may stand behind it */
 	} else if (result == -ENOENT) {
 		dispatch_failed(d, r, CQL_INVALID); /* the table may still be on its way */
 	} else {

@@ -117,11 +117,23 @@ static enum journal_kind kind_of(const struct tap_write *w)
 	return w->way == MIRRORABLE ? ENTRY_WRITE : w->way == UNMIRRORED_COUNTER ? ENTRY_COUNT : ENTRY_ROWS;
 }
 
-static int raise_barrier(struct tap *t, struct record *r)
+static int raise_barrier(struct tap *t, const struct tap_write *w, struct record *r)
 {
-	r->barrier = barrier_raise(t->worker, (uint64_t)r->timestamp);
+	struct table_name table = {.table = ""};
+
+	if (w->statement->kind == STATEMENT_TRUNCATE) {
+		uint16_t cell = gap_cell_write(t->worker->gap, w->statement, w->slot, w->request, w->keyspace);
+		const char *keyspace, *name;
+
+		if (gap_cell_next(t->worker->gap, &cell, &keyspace, &name)) {
+			memcpy(table.keyspace, keyspace, strlen(keyspace) + 1);
+			memcpy(table.table, name, strlen(name) + 1);
+		}
+	}
+	r->barrier = barrier_raise(t->worker, (uint64_t)r->timestamp, w->statement->kind == STATEMENT_TRUNCATE ? &table : NULL);
 	if (!r->barrier)
 		return -ENOMEM;
+	atomic_fetch_add(&t->mirror->open_barriers, 1);
 	journal_roll(t->dispatch[r->to].journal);
 	return 0;
 }
@@ -206,7 +218,7 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 		shed(t, w);
 		return -ENOSPC;
 	}
-	if (j.kind == ENTRY_BARRIER && raise_barrier(t, r) < 0) {
+	if (j.kind == ENTRY_BARRIER && raise_barrier(t, w, r) < 0) {
 		journal_done(r);
 		shed(t, w);
 		return -ENOSPC;
@@ -333,13 +345,19 @@ void tap_mark(struct worker *w, struct barrier *b)
 	struct record *r = t && !t->closed ? journal_mark(t->dispatch[to].journal) : NULL;
 
 	if (!r) {
-		/* Nothing of this worker is sent any more; or memory is short, and order is worth less than progress. */
-		barrier_reached(b);
+		/* Nothing of this worker is sent any more; or memory is short, and order is worth less than progress. What waits on disk comes
+		 * before the barrier in the next life. */
+		if (!t || !t->dispatch[to].left_behind)
+			barrier_reached(b);
 		barrier_put(b);
 		return;
 	}
 	r->kind = RECORD_MARK;
 	r->barrier = b;
+	if (b->truncates) {
+		r->statement = STATEMENT_TRUNCATE;
+		r->cell = b->table.table[0] ? gap_cell_of(w->gap, b->table.keyspace, b->table.table) : GAP_CELL_ANY;
+	}
 	r->to = (uint8_t)to;
 	dispatch_push(&t->dispatch[to], r);
 	dispatch_flush(&t->dispatch[to]);
