@@ -197,8 +197,9 @@ void route_emit(struct session *s, enum side side, const struct frame_header *h,
 {
 	struct emit *e = session_emit(s, side == ORIGIN ? EMIT_ORIGIN : EMIT_TARGET);
 	struct change changes[CHANGES_MAX];
+	struct change page;
 	uint8_t room[2 * (2 + PREPARED_ID_MAX)], paging[4], flags[1];
-	unsigned n = 0;
+	unsigned n = 0, pages;
 
 	if (h->opcode == OP_BATCH && (side != ORIGIN || s->worker->course.mirroring) && batch_differs(s, a, side, ids)) {
 		emit_batch(s, side, h, a, edits, edit_count);
@@ -206,12 +207,19 @@ void route_emit(struct session *s, enum side side, const struct frame_header *h,
 	}
 	if (a->slot && prepared_on(a->slot->prepared, side))
 		n += change_ids(a, side, changes, room);
-	/* In the order of the body: ids, flags, paging state, timestamp. A request has a page or is pinned, never both. */
+	/* In the order of the body: ids, flags, paging state, timestamp. A write has no pages, but nothing keeps a client from naming one. */
 	if (edit_count == 0)
 		n += change_skip(a, &changes[n], flags);
-	for (unsigned i = 0; i < edit_count; i++)
+	pages = change_paging(a, &page, paging);
+	for (unsigned i = 0; i < edit_count; i++) {
+		if (pages && edits[i].at > page.at) {
+			changes[n++] = page;
+			pages = 0;
+		}
 		changes[n++] = (struct change){edits[i].at, edits[i].remove, span_of(edits[i].insert, edits[i].size)};
-	n += change_paging(a, &changes[n], paging);
+	}
+	if (pages)
+		changes[n++] = page;
 	if (n == 0 && !a->changed && !(a->compressed && unpack_needed(s, side))) {
 		emit_envelope_begin(e, size, false);
 		emit_bytes(e, envelope, size);
