@@ -124,7 +124,13 @@ struct prepared_cache;
 struct prepared_cache *prepared_cache_new(struct prepared_map *m);
 void prepared_cache_free(struct prepared_cache *c);
 
-/* The statement with that id on either side, or NULL. Locks only the first time an id is seen by this worker. */
+/* Frees what the map has dropped and nobody uses. From the loop, never in the middle of a request. */
+void prepared_cache_sweep(struct prepared_cache *c);
+
+/*
+ * The statement with that id on either side, or NULL. Locks only the first time an id is seen by this worker. Valid until the next sweep,
+ * or as long as it is used.
+ */
 struct prepared_slot *prepared_find(struct prepared_cache *c, struct span id);
 
 /* The known statements of a BATCH's prepared children, each once. Their number, or −E2BIG. */

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's view of the map: what it has seen once it finds again without a lock, until the map is emptied. */
+/*
+ * A worker's view of the map: what it has seen once it finds again without a lock, until the map is emptied.
+ *
+ * Another worker may empty it in the middle of a request, which goes on with the slots that it found before without counting them as a use.
+ * Hence they are only put aside there, and go from the worker's tick, where no request is half-way.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +23,7 @@ struct prepared_cache {
 	struct cached **buckets;
 	uint32_t mask, count, generation;
 	uint32_t batches; /* that were asked for: marks the statements of one of them */
-	struct cached *retired; /* from an older generation, still in use */
+	struct cached *retired; /* from an older generation: in use, or not swept yet */
 };
 
 struct prepared_cache *prepared_cache_new(struct prepared_map *m)
@@ -64,6 +69,10 @@ static void retire_all(struct prepared_cache *c)
 		}
 	}
 	c->count = 0;
+}
+
+void prepared_cache_sweep(struct prepared_cache *c)
+{
 	sweep_retired(c, false);
 }
 

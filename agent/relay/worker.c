@@ -197,6 +197,7 @@ static void on_tick(uv_timer_t *timer)
 			if (!uv_is_active((uv_handle_t *)&w->listener[i].poll) && w->running)
 				uv_poll_start(&w->listener[i].poll, UV_READABLE, on_acceptable);
 	sweep(w);
+	prepared_cache_sweep(w->prepared);
 	retire_some(w, TICK_MS);
 	worker_warm(w);
 	gap_hand_over(w->gap);
