@@ -51,6 +51,8 @@ size_t answer_needed(const struct frame_header *h, const struct inflight *e)
 	/* Of a page only the head matters, and pages are large. (So is no write's answer that would have to be held.) */
 	if (h->opcode == OP_RESULT && e && e->kind <= REQUEST_WRITE && !(h->flags & FRAME_COMPRESSED))
 		return h->length < PAGE_HEAD_MAX ? h->length : PAGE_HEAD_MAX;
+	if (h->opcode == OP_RESULT && e && e->kind == REQUEST_READ)
+		return h->length; /* up to the protocol's limit */
 	return h->length <= ANSWER_WHOLE_MAX ? h->length : 0;
 }
 

@@ -5,7 +5,11 @@
 #include "relay/paging.h"
 #include "relay/session.h"
 
-#define ANSWER_WHOLE_MAX (16u << 20) /* larger answers stream, whatever they are; none that matters is so large */
+/*
+ * Larger answers stream, whatever they are, and none that matters is so large. But for a compressed page: its paging state is found only in
+ * the plain bytes, and without its tag the next page would be asked of the other cluster.
+ */
+#define ANSWER_WHOLE_MAX (16u << 20)
 
 /* What has to be done with one answer. */
 struct answer {

@@ -74,7 +74,7 @@ static void emit_answer_start(struct answer *a, const uint8_t *received, size_t 
 static int decompress(struct answer *a)
 {
 	struct session *s = a->u->session;
-	int64_t plain = body_plain_size(a->u->compression, a->body, ANSWER_WHOLE_MAX * 4);
+	int64_t plain = body_plain_size(a->u->compression, a->body, FRAME_BODY_MAX);
 	uint8_t *to = plain >= 0 ? worker_plain(s->worker, (size_t)plain) : NULL;
 
 	if (!to || body_decompress(a->u->compression, a->body, to, (size_t)plain) < 0)
