@@ -82,7 +82,7 @@ static enum verdict check_header(struct session *s, const struct frame_header *h
 }
 
 /*
- * Whole envelopes out of plain bytes. Stops at an incomplete one, or when the session stalls or ends.
+ * Whole envelopes out of plain bytes. Stops at an incomplete one, or when the session stalls, is full or ends.
  * `wrapped`: they come from a v5 segment, where an incomplete envelope is an error.
  */
 static enum verdict envelopes(struct session *s, const uint8_t *data, size_t size, bool wrapped, size_t *ret_used,
@@ -111,7 +111,7 @@ static enum verdict envelopes(struct session *s, const uint8_t *data, size_t siz
 		at += FRAME_HEADER_SIZE + h.length;
 		*ret_used = at;
 		*ret_want = 0;
-		if (s->stalled)
+		if (s->stalled || session_full(s))
 			return STALLED;
 	}
 	return GONE_ON;

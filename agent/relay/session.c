@@ -242,7 +242,7 @@ void session_update_reading(struct session *s)
 		break;
 	case SESSION_HANDSHAKE:
 	case SESSION_OPEN:
-		want = !s->stalled && !w->holding && !(w->stopping && s->state == SESSION_OPEN);
+		want = !s->stalled && !session_full(s) && !w->holding && !(w->stopping && s->state == SESSION_OPEN);
 		break;
 	case SESSION_OPAQUE:
 		want = true;
@@ -289,6 +289,7 @@ void session_answer(struct session *s, const uint8_t *envelope, size_t size)
 	else
 		s->deferred = d;
 	s->deferred_tail = d;
+	s->deferred_bytes += size;
 }
 
 void session_say_deferred(struct session *s)
@@ -299,6 +300,7 @@ void session_say_deferred(struct session *s)
 		s->deferred = d->next;
 		if (!s->deferred)
 			s->deferred_tail = NULL;
+		s->deferred_bytes -= d->size;
 		say(s, d->envelope, d->size);
 		free(d);
 	}
@@ -449,8 +451,10 @@ static void client_drained(struct conn *c)
 	struct session *s = c->owner;
 
 	MAGIC_CHECK(s, SESSION_MAGIC);
+	s->worker->turn_ns = clock_now_ns();
 	for (int side = 0; side < SIDES; side++)
 		upstream_update_reading(&s->up[side]);
+	session_go_on(s);
 }
 
 static void client_failed(struct conn *c, int error)

@@ -102,9 +102,19 @@ struct session {
 		size_t size;
 	} startup, token, reg;          /* bodies; token is wiped when freed */
 	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
+	size_t deferred_bytes;
 	int64_t moment_us; /* a conditional write waits for the end of this one's millisecond; 0 = none does */
 	uint64_t opened_ns, orphan_deadline_ns, closing_since_ns;
 };
+
+/*
+ * The client does not take what it is told: nothing more is read or parsed, since the agent answers some requests itself, and such answers
+ * have no cluster that would slow down. Whatever makes room calls session_go_on() or session_resume().
+ */
+static inline bool session_full(const struct session *s)
+{
+	return conn_congested(&s->client) || s->deferred_bytes > CONN_HIGH;
+}
 
 /* A new session for an accepted socket (takes fd). Counts and closes it when limits or memory forbid. */
 void session_accept(struct worker *w, int fd, const struct addr *local, const struct addr *peer, bool intercepted);

@@ -55,6 +55,8 @@ static void on_closed(struct conn *c)
 		session_follow_course(s);
 		if (s->stalled)
 			session_resume(s);
+		else
+			session_go_on(s); /* it may have been what did not take the client's bytes */
 	}
 	session_upstream_closed(s);
 }
