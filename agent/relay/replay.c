@@ -107,6 +107,7 @@ void replay_begin(struct upstream *u)
 {
 	u->state = UP_REPLAY;
 	u->step = REPLAY_STARTUP;
+	u->replay_ns = u->session->worker->turn_ns;
 	unpack_startup(u, REPLAY_STREAM);
 }
 
@@ -164,6 +165,7 @@ int replay_answer(struct upstream *u, uint8_t opcode, uint8_t flags, struct span
 	struct response_error error;
 	char node[ADDR_TEXT_MAX];
 
+	u->replay_ns = s->worker->turn_ns;
 	if (opcode == OP_ERROR) {
 		int64_t skip = response_prefix(flags, body);
 		const char *step = u->step == REPLAY_USE ? "the keyspace" : u->step == REPLAY_AUTH ? "the client's credentials" : "the handshake";

@@ -249,6 +249,27 @@ static bool answer_topology(struct session *s, int16_t stream, const struct topo
 	return envelope != NULL;
 }
 
+/* What a read asks the frozen topology, or tells it; NULL = nothing. */
+static struct topology_question *topology_question(const struct session *s, const struct analysis *a)
+{
+	const struct worker *w = s->worker;
+
+	if (a->topology == TOPOLOGY_NONE || (w->course.finished && !session_frozen(s)) || !w->relay->options.freeze_topology)
+		return NULL;
+	return topology_question_new(&s->destination, &a->request,
+				     a->slot ? span_of(a->slot->prepared->text, a->slot->prepared->text_size) : a->request.text);
+}
+
+/* What was asked before needs no cluster: the origin may be gone. */
+static bool answer_frozen(struct session *s, const struct frame_header *h, const struct analysis *a)
+{
+	struct topology_question *q = session_frozen(s) && h->opcode != OP_PREPARE ? topology_question(s, a) : NULL;
+	bool answered = q && answer_topology(s, h->stream, q);
+
+	topology_question_free(q);
+	return answered;
+}
+
 /* What has to be known when the answer comes. `changed`: the changed text; the client's envelope has to wait until that is prepared. */
 static struct pending_prepare *pend_prepare(struct session *s, const struct frame_header *h, const struct request *r, struct span changed)
 {
@@ -413,22 +434,13 @@ static enum verdict read_request(struct session *s, const struct frame_header *h
 {
 	struct worker *w = s->worker;
 	enum request_kind kind = REQUEST_READ;
-	struct topology_question *question = NULL;
+	struct topology_question *question = topology_question(s, a);
 	struct inflight *e;
 
-	if (a->topology != TOPOLOGY_NONE && (!w->course.finished || session_frozen(s)) && w->relay->options.freeze_topology) {
-		struct span text = a->slot ? span_of(a->slot->prepared->text, a->slot->prepared->text_size) : a->request.text;
-
-		question = topology_question_new(&s->destination, &a->request, text);
-		if (question && session_frozen(s) && answer_topology(s, h->stream, question)) {
-			topology_question_free(question);
-			return GONE_ON;
-		}
-		if (question)
-			kind = REQUEST_TOPOLOGY;
-	} else if (a->statement->kind == STATEMENT_USE) {
+	if (question)
+		kind = REQUEST_TOPOLOGY;
+	else if (a->statement->kind == STATEMENT_USE)
 		kind = REQUEST_USE;
-	}
 	e = register_request(s, h->stream, kind, side);
 	if (!e) {
 		topology_question_free(question);
@@ -476,6 +488,8 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 		if (w->course.mirroring || s->primary == TARGET)
 			return refuse_unprepared(s, h->stream, a.unknown_id);
 	}
+	if (answer_frozen(s, h, &a))
+		return GONE_ON;
 	side = choose_side(s, &a);
 	/* The session's keyspace has changed: that connection is bound to it anew as soon as it is quiet. */
 	if (s->up[side].rebind) {
@@ -494,7 +508,10 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 		if (s->state == SESSION_CLOSING)
 			return ENDED;
 		if (failed || (s->up[side].state == UP_ABSENT && !s->up[side].conn_live))
-			return request_refuse(s, h->stream, CQL_SERVER_ERROR, "cqlferry: the cluster that this page belongs to cannot be reached");
+			return request_refuse(s, h->stream, CQL_SERVER_ERROR,
+					      a.topology == TOPOLOGY_NONE
+						      ? "cqlferry: the cluster that this page belongs to cannot be reached"
+						      : "cqlferry: the origin cannot be reached, and was not asked this about its nodes before");
 		s->stalled = true;
 		return STALLED;
 	}

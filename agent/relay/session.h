@@ -58,6 +58,7 @@ struct upstream {
 	uint32_t inflight;
 	uint64_t passing;    /* body bytes of the current answer still to come */
 	struct reach_dial *dial;
+	uint64_t replay_ns;  /* UP_REPLAY: since when it waits for an answer */
 	struct conn conn;
 	struct input in;
 	struct assembly in_large; /* an answer that must be seen whole and fills several segments */
@@ -160,6 +161,8 @@ ssize_t responses_consume(struct upstream *u, const uint8_t *data, size_t size, 
 
 void upstream_open(struct session *s, enum side side, bool replay);
 void upstream_close(struct upstream *u);
+/* From the worker's tick: a repeated handshake that gets no answer counts as a lost connection. */
+void upstream_sweep(struct upstream *u);
 /* What is sent from now on leaves when relay_durable(`until`) is called. */
 void upstream_cork(struct upstream *u, uint64_t until);
 void upstream_readable(struct conn *c);

@@ -22,6 +22,8 @@
 
 static const enum metric upstream_metric[SIDES] = {METRIC_UPSTREAMS_ORIGIN, METRIC_UPSTREAMS_TARGET};
 
+/* At a switch many log in at once, and a cluster takes 100 ms of CPU for each: as long as a driver waits for a request (10–12 s). */
+#define REPLAY_PRIMARY_NS (12u * 1000000000ull)
 #define REASON_MAX 380 /* of a dial's failure, as the client gets it: its ERROR has to fit */
 
 static void lost(struct upstream *u, int error);
@@ -204,6 +206,20 @@ static void lost(struct upstream *u, int error)
 	worker_settled(s->worker);
 	if (s->state == SESSION_OPEN && s->stalled)
 		session_resume(s);
+}
+
+void upstream_sweep(struct upstream *u)
+{
+	struct session *s = u->session;
+	uint64_t limit = (uint64_t)s->worker->relay->options.dial_timeout_ms * 1000000u;
+	char text[ADDR_TEXT_MAX];
+
+	if (u->side == s->primary && limit < REPLAY_PRIMARY_NS)
+		limit = REPLAY_PRIMARY_NS;
+	if (s->state != SESSION_OPEN || u->state != UP_REPLAY || !u->conn_live || s->worker->turn_ns <= u->replay_ns + limit)
+		return;
+	log_warn("relay", "%s %s takes connections, and does not answer the handshake", side_name(u->side), addr_format(&u->address, text));
+	lost(u, -ETIMEDOUT);
 }
 
 static void flush_answers(struct session *s)

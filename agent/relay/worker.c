@@ -161,7 +161,7 @@ static void leave_origin(struct worker *w, struct session *s)
 		upstream_close(u);
 }
 
-/* A session that waits longer than it may: an orphan whose write got no answer. */
+/* Sessions that wait longer than they may: an orphan whose write got no answer, a login that a cluster does not answer. */
 static void sweep(struct worker *w)
 {
 	struct session *s, *next;
@@ -178,6 +178,8 @@ static void sweep(struct worker *w)
 			session_close(s, CLOSE_STOP);
 		else
 			leave_origin(w, s);
+		upstream_sweep(&s->up[ORIGIN]);
+		upstream_sweep(&s->up[TARGET]);
 	}
 	if (w->plain_capacity > PLAIN_KEEP) {
 		free(w->plain);
