@@ -249,12 +249,13 @@ static bool answer_topology(struct session *s, int16_t stream, const struct topo
 	return envelope != NULL;
 }
 
-/* What a read asks the frozen topology, or tells it; NULL = nothing. */
+/* What a read asks the frozen topology, or tells it; NULL = nothing. A later page is no answer to the question. */
 static struct topology_question *topology_question(const struct session *s, const struct analysis *a)
 {
 	const struct worker *w = s->worker;
 
-	if (a->topology == TOPOLOGY_NONE || (w->course.finished && !session_frozen(s)) || !w->relay->options.freeze_topology)
+	if (a->topology == TOPOLOGY_NONE || (w->course.finished && !session_frozen(s)) || !w->relay->options.freeze_topology ||
+	    a->request.params.flags & QUERY_PAGING_STATE)
 		return NULL;
 	return topology_question_new(&s->destination, &a->request,
 				     a->slot ? span_of(a->slot->prepared->text, a->slot->prepared->text_size) : a->request.text);
@@ -434,7 +435,7 @@ static enum verdict read_request(struct session *s, const struct frame_header *h
 {
 	struct worker *w = s->worker;
 	enum request_kind kind = REQUEST_READ;
-	struct topology_question *question = topology_question(s, a);
+	struct topology_question *question = side == ORIGIN ? topology_question(s, a) : NULL; /* the target's answer is one like others */
 	struct inflight *e;
 
 	if (question)

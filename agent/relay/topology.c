@@ -142,12 +142,20 @@ static void agree(const struct topology_question *q, uint8_t *body, size_t size)
 			memcpy(body + (cells[place].data - body), version, sizeof(version));
 }
 
+/* A first page alone would be the answer to whoever asks, and the next one be asked of a cluster that may be gone. */
+static bool goes_on(const struct topology_question *q, struct span body)
+{
+	struct rows_head head;
+
+	return rows_head_parse(q->key[strlen((const char *)q->key) + 1], body, &head) == 0 && head.flags & ROWS_MORE_PAGES;
+}
+
 void topology_store_put(struct topology_store *t, const struct topology_question *q, struct span body)
 {
 	struct answer *a;
 	uint8_t *copy;
 
-	if (body.size > TOPOLOGY_ANSWER_MAX)
+	if (body.size > TOPOLOGY_ANSWER_MAX || goes_on(q, body))
 		return;
 	copy = malloc(body.size ? body.size : 1);
 	if (!copy)

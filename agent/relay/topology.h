@@ -28,7 +28,7 @@ void topology_store_free(struct topology_store *t);
 struct topology_question *topology_question_new(const struct addr *node, const struct request *r, struct span text);
 void topology_question_free(struct topology_question *q);
 
-/* Keeps a RESULT's body. Drops it silently at the limits: the origin is then asked instead. */
+/* Keeps a RESULT's body. Drops it silently at the limits, or when more pages follow: the origin is then asked instead. */
 void topology_store_put(struct topology_store *t, const struct topology_question *q, struct span body);
 
 /* A copy of the body (malloc'ed, the caller frees it), or false. */

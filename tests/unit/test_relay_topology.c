@@ -78,11 +78,76 @@ static void an_origin_that_hangs_stalls_a_session_for_ever(void **unused)
 	agent_stop();
 }
 
+/* One row for each page: "1" with more to come, then "2"; all of it, "3", for a large page. */
+static ssize_t pages(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+#define ROW(c) "\0\0\0\1\0\0\0\1" c
+	static const uint8_t first[] = "\0\0\0\2\0\0\0\6\0\0\0\1\0\0\0\4next" ROW("1"), last[] = "\0\0\0\2\0\0\0\4\0\0\0\1" ROW("2"),
+			     whole[] = "\0\0\0\2\0\0\0\4\0\0\0\1" ROW("3");
+	struct request r;
+
+	if (p->cluster != &origin || h->opcode != OP_QUERY || !contains(h, body, "system.peers"))
+		return plain_answer(p, h, body, to);
+	if (request_parse(h->version, h->flags, h->opcode, span_of(body, h->length), &r) < 0)
+		return -1;
+	if (r.params.flags & QUERY_PAGING_STATE)
+		return say(h, OP_RESULT, last, sizeof(last) - 1, to);
+	return r.params.page_size == 1 ? say(h, OP_RESULT, first, sizeof(first) - 1, to) : say(h, OP_RESULT, whole, sizeof(whole) - 1, to);
+}
+
+/* What stands in the row that comes. */
+static uint8_t ask_page(int fd, int16_t stream, uint8_t page_size, const char *state)
+{
+	uint8_t body[256] = {0}, *at = body + 3;
+	struct frame_header h = {0};
+
+	*at++ = sizeof(peers) - 1;
+	memcpy(at, peers, sizeof(peers) - 1);
+	at += sizeof(peers) - 1;
+	*at++ = 0, *at++ = CL_ONE;
+	*at++ = state ? QUERY_PAGE_SIZE | QUERY_PAGING_STATE : QUERY_PAGE_SIZE;
+	*at++ = 0, *at++ = 0, *at++ = 0, *at++ = page_size;
+	if (state) {
+		*at++ = 0, *at++ = 0, *at++ = 0, *at++ = (uint8_t)strlen(state);
+		memcpy(at, state, strlen(state));
+		at += strlen(state);
+	}
+	client_send(fd, OP_QUERY, stream, body, (size_t)(at - body));
+	assert_int_equal(client_receive(fd, &h, answer_body), OP_RESULT);
+	assert_int_equal(h.stream, stream);
+	return answer_body[h.length - 1];
+}
+
+static void the_second_page_takes_the_place_of_the_first(void **unused)
+{
+	int fd;
+
+	(void)unused;
+	for (int whole = 0; whole < 2; whole++) {
+		cluster_start(&origin, pages);
+		cluster_start(&target, plain_answer);
+		agent_start(1, &mirroring);
+		fd = client_open();
+		if (whole)
+			assert_int_equal(ask_page(fd, 2, 100, NULL), '3');
+		assert_int_equal(ask_page(fd, 3, 1, NULL), '1');
+		assert_int_equal(ask_page(fd, 4, 1, "next"), '2');
+		change_course(&cut_over);
+		/* The whole answer is one to any page size. Without it the origin gives its pages. */
+		assert_int_equal(ask_page(fd, 5, 1, NULL), whole ? '3' : '1');
+		assert_int_equal(ask_page(fd, 6, 1, "next"), '2');
+		assert_int_equal(ask_page(fd, 7, 100, NULL), '3');
+		close(fd);
+		agent_stop();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_asked_before_waits_for_an_origin_that_is_gone),
 		cmocka_unit_test(an_origin_that_hangs_stalls_a_session_for_ever),
+		cmocka_unit_test(the_second_page_takes_the_place_of_the_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

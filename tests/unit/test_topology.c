@@ -169,11 +169,34 @@ static void frozen_rows_agree_on_the_schema(void **unused)
 	topology_store_free(t);
 }
 
+/* The first of several pages, after the whole answer, and before it. */
+static void a_page_is_no_answer(void **unused)
+{
+	static const char paged[] = "\0\0\0\2\0\0\0\6\0\0\0\1\0\0\0\4next\0\0\0\1\0\0\0\1a", last[] = "\0\0\0\2\0\0\0\4\0\0\0\1\0\0\0\1\0\0\0\1b";
+	struct topology_store *t = topology_store_new();
+	struct topology_question *q = ask("10.0.0.1", 4, 0, "peers", NULL);
+	uint8_t *body;
+	size_t size;
+
+	(void)unused;
+	topology_store_put(t, q, span_of(paged, sizeof(paged) - 1));
+	assert_false(topology_store_get(t, q, &body, &size));
+	topology_store_put(t, q, span_of(last, sizeof(last) - 1));
+	topology_store_put(t, q, span_of(paged, sizeof(paged) - 1));
+	assert_true(topology_store_get(t, q, &body, &size));
+	assert_int_equal(size, sizeof(last) - 1);
+	assert_memory_equal(body, last, size);
+	free(body);
+	topology_question_free(q);
+	topology_store_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(questions_are_told_apart),
 		cmocka_unit_test(frozen_rows_agree_on_the_schema),
+		cmocka_unit_test(a_page_is_no_answer),
 		cmocka_unit_test(there_is_a_limit_to_the_number_of_answers),
 		cmocka_unit_test(there_is_a_limit_to_their_bytes),
 	};
