@@ -223,6 +223,17 @@ void dispatch_park(struct dispatch *d, struct record *r)
 	d->waiting++;
 }
 
+/* Refused before it was sent: nothing of it can have arrived, whatever the code says. */
+static void refuse_unsent(struct dispatch *d, struct record *r, int32_t code)
+{
+	if (error_write_outcome(code) == WRITE_UNKNOWN) {
+		dispatch_delay(d, r, code);
+		return;
+	}
+	d->flying++;
+	dispatch_failed(d, r, code);
+}
+
 void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 {
 	struct record *all = d->parked, *r;
@@ -238,8 +249,7 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 		}
 		d->waiting--;
 		if (code > 0) {
-			d->flying++;
-			dispatch_failed(d, all, code);
+			refuse_unsent(d, all, code);
 		} else {
 			dispatch_push_front(d, all);
 		}
@@ -345,15 +355,21 @@ static bool send_head(struct dispatch *d, struct record *r)
 		return false;
 	e = target_send(t, r, &missing);
 	if (e == -EINPROGRESS && missing) {
-		if (target_prepare(t, missing) < 0)
-			return false;
-		d->flying++;
-		dispatch_park(d, pop(d));
-		return true;
+		e = target_prepare(t, missing);
+		if (e == 0) {
+			d->flying++;
+			dispatch_park(d, pop(d));
+			return true;
+		}
 	}
 	if (e == -EAGAIN)
 		return false;
 	pop(d);
+	if (e > 0) {
+		d->fenced |= r->kind == RECORD_BARRIER; /* what comes behind it waits for its next attempt */
+		refuse_unsent(d, r, e);
+		return true;
+	}
 	d->flying++;
 	if (e < 0) {
 		dispatch_spend(d, r);

@@ -83,7 +83,7 @@ static void lost_because(struct target *t, const char *reason)
 	t->out_size = 0;
 	t->segment_at = SIZE_MAX;
 	t->segments = t->binding = false;
-	t->keyspace[0] = 0;
+	t->keyspace[0] = t->refused[0] = 0;
 	for (unsigned i = 0; i < STREAMS; i++) {
 		struct stream_slot slot = t->stream[i];
 
@@ -92,7 +92,7 @@ static void lost_because(struct target *t, const char *reason)
 		target_give_stream(t, i);
 		if (slot.kind == STREAM_RECORD) {
 			dispatch_failed(d, slot.record, -ECONNRESET);
-		} else if (slot.kind == STREAM_PREPARE) {
+		} else if (slot.kind == STREAM_PREPARE || (slot.kind == STREAM_USE && slot.prepared)) {
 			dispatch_prepared(d, slot.prepared, -ECONNRESET);
 			prepared_put(slot.prepared);
 		}
@@ -225,12 +225,22 @@ static struct prepared_slot *slot_of(struct target *t, const struct record *r, s
 	return scope_renames(d->mirror->relay->options.scope) ? NULL : prepared_find(d->worker->prepared, id);
 }
 
+/* The schema is another one: the keyspace that was missing may be there. */
+static void forget_refused(struct dispatch *d)
+{
+	for (unsigned i = 0; i < d->target_count; i++)
+		d->targets[i]->refused[0] = 0;
+}
+
 static void record_answered(struct target *t, struct record *r, const struct frame_header *h, struct span body)
 {
 	struct response_error error = {.code = CQL_SERVER_ERROR};
 	struct prepared_slot *slot;
+	int e;
 
 	if (h->opcode == OP_RESULT) {
+		if (r->statement == STATEMENT_SCHEMA)
+			forget_refused(t->dispatch);
 		dispatch_applied(t->dispatch, r);
 		return;
 	}
@@ -241,10 +251,13 @@ static void record_answered(struct target *t, struct record *r, const struct fra
 	if (error.code == CQL_UNPREPARED) {
 		/* This node has forgotten it (restart, eviction), or never heard of it. */
 		slot = slot_of(t, r, error.unprepared_id);
-		if (slot && target_prepare(t, slot->prepared) == 0) {
+		e = slot ? target_prepare(t, slot->prepared) : -ENOENT;
+		if (e == 0) {
 			dispatch_park(t->dispatch, r);
 			return;
 		}
+		if (e > 0 && error_write_outcome(e) == WRITE_REFUSED)
+			error.code = e;
 	}
 	dispatch_failed(t->dispatch, r, error.code);
 }
@@ -265,6 +278,31 @@ static void prepare_answered(struct target *t, struct prepared *p, const struct 
 		/* 0 says "prepared": a server error is only another reason to try again later. */
 		dispatch_prepared(d, p, error.code > 0 ? error.code : CQL_OVERLOADED);
 	}
+	prepared_put(p);
+}
+
+/* The connection is bound to the keyspace now, or cannot be. `p`: what was to be prepared in it, NULL = a record waits in the queue. */
+static void use_answered(struct target *t, struct prepared *p, const struct frame_header *h, struct span body)
+{
+	struct response_error error = {.code = CQL_SERVER_ERROR};
+
+	t->binding = false;
+	if (h->opcode == OP_RESULT) {
+		if (p && target_prepare(t, p) != 0)
+			dispatch_prepared(t->dispatch, p, 0);
+		prepared_put(p);
+		return;
+	}
+	if (h->opcode == OP_ERROR)
+		response_error_parse(body, &error);
+	memcpy(t->refused, t->keyspace, sizeof(t->refused));
+	t->refused_ns = t->dispatch->worker->turn_ns;
+	/* 0 would say that it is bound: a server error is only another reason to try again later. */
+	t->refused_code = error.code > 0 ? error.code : CQL_OVERLOADED;
+	/* Whether it is still bound to the former one is the server's business: it is asked for anew. */
+	t->keyspace[0] = 0;
+	if (p)
+		dispatch_prepared(t->dispatch, p, t->refused_code);
 	prepared_put(p);
 }
 
@@ -292,9 +330,7 @@ static int one_answer(struct target *t, const struct frame_header *h, struct spa
 		prepare_answered(t, slot.prepared, h, body);
 		break;
 	case STREAM_USE:
-		t->binding = false;
-		if (h->opcode != OP_RESULT)
-			t->keyspace[0] = 0; /* records of that keyspace fail by themselves, with the cluster's reason */
+		use_answered(t, slot.prepared, h, body);
 		break;
 	}
 	return 0;

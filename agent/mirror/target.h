@@ -6,7 +6,8 @@
  *                         └ version refused: once more with a lower one
  *
  * Protocol v5 is spoken wherever the cluster does, whatever the client spoke: then keyspace and now_in_seconds travel with each
- * request. On v3/v4 a request whose text names no keyspace waits until the connection is bound to its keyspace.
+ * request. On v3/v4 a request whose text names no keyspace waits until the connection is bound to its keyspace; where the cluster refuses
+ * that, the request is refused with its reason.
  */
 #pragma once
 #include "mirror/dispatch.h"
@@ -27,9 +28,13 @@ bool target_among(const struct target *t, uint64_t nodes);
 
 /*
  * Encodes the record into the output buffer. 0; −EAGAIN: not now (window, buffer, another keyspace is being bound);
- * −EINPROGRESS: *ret_missing is not prepared there; target_prepare() first; other −errno: it can never be sent.
+ * −EINPROGRESS: *ret_missing is not prepared there; target_prepare() first; other −errno: it can never be sent;
+ * > 0 (enum cql_error): the cluster refuses its keyspace, and nothing was sent.
  */
 int target_send(struct target *t, struct record *r, struct prepared **ret_missing);
-/* Sends PREPARE for the statement unless one is under way. 0, −EAGAIN. */
+/*
+ * Sends PREPARE for the statement unless one is under way, on v3/v4 behind the USE that it may need: dispatch_prepared() tells what came of
+ * it. 0; −EAGAIN: not now; −EBADMSG: its text is not understood; > 0 (enum cql_error): the cluster refuses its keyspace.
+ */
 int target_prepare(struct target *t, struct prepared *p);
 void target_flush(struct target *t);

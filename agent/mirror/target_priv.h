@@ -13,6 +13,7 @@
 #define BACKOFF_FIRST_MS 100u
 #define BACKOFF_MAX_MS 5000u
 #define ANSWER_TIMEOUT_NS (20u * 1000000000ull)
+#define REFUSED_NS (1000u * 1000000ull) /* a keyspace that could not be bound is not asked for again; as long as a table that is ailing (ailing.h) */
 #define PING_NS (30u * 1000000000ull) /* Astra ends a connection that is silent for ten minutes */
 
 enum stream_kind { STREAM_FREE, STREAM_RECORD, STREAM_PREPARE, STREAM_USE, STREAM_PING };
@@ -21,7 +22,7 @@ struct stream_slot {
 	uint8_t kind;
 	union {
 		struct record *record;
-		struct prepared *prepared; /* shares */
+		struct prepared *prepared; /* shares; USE: the statement that waits for it, NULL = a record */
 	};
 };
 
@@ -41,6 +42,9 @@ struct target {
 	uint64_t next_dial_ns, last_answer_ns, last_send_ns;
 	char keyspace[CQL_NAME_MAX + 1]; /* what the connection is bound to (v3/v4) */
 	bool binding;                    /* USE is on its way: nothing else goes out */
+	char refused[CQL_NAME_MAX + 1];  /* the keyspace that the last failed USE asked for, with when and why; empty = none */
+	uint64_t refused_ns;
+	int32_t refused_code;
 	uint8_t *out;
 	size_t out_size, segment_at;     /* segment_at: where the open segment's header stands; SIZE_MAX = none */
 	uint16_t free_streams[STREAMS];

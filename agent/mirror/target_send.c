@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cql/lexer.h"
 #include "cql/request.h"
 #include "cql/segment.h"
+#include "cql/statement.h"
 #include "mirror/scoped.h"
 #include "mirror/target_priv.h"
 #include "relay/envelope.h"
@@ -138,8 +140,61 @@ static bool child_id(void *context, struct span id, struct span *ret)
 	return true;
 }
 
-/* v3/v4: the connection has to be bound to the record's keyspace first. */
-static int bind_keyspace(struct target *t, const char *keyspace)
+/* CREATE TABLE a.t LIKE t: the source is looked for in the session's keyspace, and is in no list of tables. */
+static bool names_source(struct span text)
+{
+	struct lexer lexer;
+	struct token t;
+
+	lexer_init(&lexer, text);
+	while ((t = lexer_next(&lexer)).kind != TOKEN_END && t.kind != TOKEN_BAD)
+		if (token_is(&t, "like"))
+			return true;
+	return false;
+}
+
+/*
+ * Whether a name in the statement is looked for in the connection's keyspace. Types, functions and indexes are looked for in that of the
+ * table, or of what is made with them.
+ */
+static bool names_unqualified(const struct statement *s, struct span text)
+{
+	for (unsigned i = 0; i < s->table_count; i++)
+		if (!s->tables[i].keyspace[0])
+			return true;
+	return s->table_count == 0 || s->kind == STATEMENT_UNKNOWN || (s->flags & STATEMENT_TABLES_MORE) ||
+	       (s->kind == STATEMENT_SCHEMA && names_source(text));
+}
+
+static bool text_unqualified(struct span text)
+{
+	struct statement s;
+
+	statement_read(text, &s);
+	return names_unqualified(&s, text);
+}
+
+/* The record's mark says so of all schema changes, and of a BATCH whose prepared statements alone leave the keyspace out: closer. */
+static bool needs_keyspace(const struct record *r, const struct request *q)
+{
+	struct span cursor = q->batch_children;
+	struct batch_child child;
+
+	if (!r->needs_keyspace || r->opcode == OP_EXECUTE)
+		return false;
+	if (r->opcode != OP_BATCH)
+		return r->statement != STATEMENT_SCHEMA || text_unqualified(q->text);
+	while (batch_next(q->version, &cursor, &child) > 0)
+		if (!child.prepared && text_unqualified(child.text))
+			return true;
+	return false;
+}
+
+/*
+ * v3/v4: the connection has to be bound to the keyspace first, that of a record or of a statement `p` that is to be prepared. 0: it is;
+ * −EAGAIN: not yet; > 0: the cluster has just refused it, for this reason.
+ */
+static int bind_keyspace(struct target *t, const char *keyspace, struct prepared *p)
 {
 	char text[CQL_NAME_MAX + 16];
 	int stream;
@@ -147,11 +202,15 @@ static int bind_keyspace(struct target *t, const char *keyspace)
 
 	if (t->version >= 5 || !keyspace[0] || strcmp(t->keyspace, keyspace) == 0)
 		return 0;
+	if (strcmp(t->refused, keyspace) == 0 && t->dispatch->worker->turn_ns - t->refused_ns < REFUSED_NS)
+		return t->refused_code;
 	if (t->inflight > 0 || t->prepares > 0)
 		return -EAGAIN;
-	stream = target_take_stream(t, STREAM_USE, NULL);
+	stream = target_take_stream(t, STREAM_USE, p);
 	if (stream < 0)
 		return -EAGAIN;
+	if (p)
+		prepared_get(p);
 	snprintf(text, sizeof(text), "USE \"%s\"", keyspace);
 	to = target_reserve(t, 256);
 	target_commit(t, request_write_query(t->version, (int16_t)stream, span_text(text), CL_ONE, to, 256));
@@ -202,12 +261,15 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		}
 		how.id = span_of(remote->id, remote->id_size);
 		how.result_metadata_id = span_of(remote->result_id, remote->result_id_size);
-	} else if (r->needs_keyspace) {
-		e = bind_keyspace(t, keyspace);
-		if (e < 0)
+	} else if (needs_keyspace(r, &q)) {
+		e = bind_keyspace(t, keyspace, NULL);
+		if (e != 0)
 			return e;
 		how.keyspace = span_text(keyspace);
 	}
+	/* There it says that nothing in the request depends on another keyspace than the connection's. */
+	if (t->version < 5)
+		how.keyspace = span_text(keyspace);
 	how.consistency = consistency_for(t, q.params.consistency);
 	if (r->pinned) {
 		how.set_timestamp = true;
@@ -267,9 +329,14 @@ int target_prepare(struct target *t, struct prepared *p)
 			return e;
 		keyspace = renamed;
 	}
+	/* Where all names are qualified, the session's keyspace need not even exist there. */
+	if (!names_unqualified(&p->statement, span_of(p->text, p->text_size)))
+		keyspace = "";
 	size = text.size + 256u;
-	e = bind_keyspace(t, keyspace);
-	if (e < 0)
+	e = bind_keyspace(t, keyspace, p);
+	if (e == -EAGAIN && t->binding)
+		return 0; /* PREPARE follows behind it */
+	if (e != 0)
 		return e;
 	stream = target_take_stream(t, STREAM_PREPARE, p);
 	if (stream < 0)
@@ -281,7 +348,7 @@ int target_prepare(struct target *t, struct prepared *p)
 		to = large = malloc(size);
 	n = to ? request_write_prepare(t->version, (int16_t)stream, text,
 				       t->version >= 5 ? span_text(keyspace) : span_of(NULL, 0), to, size)
-	       : -ENOMEM;
+	       : -EAGAIN;
 	if (large) {
 		if (n > 0)
 			send_large(t, large, (size_t)n);

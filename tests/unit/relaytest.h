@@ -238,6 +238,7 @@ static struct mirror mirror;
 
 static size_t small_budget; /* 0 = enough */
 static unsigned retain_ms;
+static unsigned refused_attempts = 9;
 static uint64_t late_ns;
 static uint64_t acknowledge_ns; /* 0 = acknowledgement: journal */
 static struct reach_options reach_options; /* of the agents that are started from here on */
@@ -262,7 +263,7 @@ static inline void agent_start(unsigned workers, const struct course *course)
 		relay.options.cluster[TARGET].nodes[relay.options.cluster[TARGET].node_count++] = second_node->addr;
 	relay.course = *course;
 	assert_int_equal(mirror_open(&mirror, &relay,
-				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms, .refused_attempts = 9,
+				     &(struct mirror_options){.budget = small_budget ? small_budget : 8u << 20, .retain_ms = retain_ms, .refused_attempts = refused_attempts,
 							      .late_ns = late_ns, .acknowledge_ns = acknowledge_ns, .consistency = {-1, -1}, .sync = JOURNAL_SYNC_NONE,
 							      .state_directory = state_directory},
 				     &(struct recovery_found){0}, &error), 0);
