@@ -251,6 +251,8 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 		if (code > 0) {
 			refuse_unsent(d, all, code);
 		} else {
+			if (all->kind == RECORD_BARRIER)
+				d->fenced = false;
 			dispatch_push_front(d, all);
 		}
 	}
@@ -357,6 +359,7 @@ static bool send_head(struct dispatch *d, struct record *r)
 	if (e == -EINPROGRESS && missing) {
 		e = target_prepare(t, missing);
 		if (e == 0) {
+			d->fenced |= r->kind == RECORD_BARRIER;
 			d->flying++;
 			dispatch_park(d, pop(d));
 			return true;

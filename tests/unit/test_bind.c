@@ -21,6 +21,7 @@ static _Atomic bool forgotten;             /* everything that was prepared, once
 static _Atomic int reason;                 /* why a keyspace cannot be used */
 static _Atomic bool hangs_up;              /* at the next USE */
 static _Atomic unsigned uses, refused, delivered, astray, schema, truncated, prepares;
+static _Atomic unsigned delivered_before;  /* the last TRUNCATE */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	char text[256], keyspace[64];
@@ -74,6 +75,8 @@ static ssize_t did(unsigned side, const struct frame_header *h, const char *text
 	/* Each text says in a word where it belongs. */
 	if (side == TARGET && !qualified && strstr(text, bound) == NULL)
 		atomic_fetch_add(&astray, 1);
+	if (side == TARGET && strstr(text, "TRUNCATE"))
+		atomic_store(&delivered_before, atomic_load(&delivered));
 	if (side == TARGET)
 		atomic_fetch_add(strstr(text, "INSERT") ? &delivered : strstr(text, "TRUNCATE") ? &truncated : &schema, 1);
 	return response_write_void(h->version, h->stream, to, ROOM);
@@ -488,6 +491,34 @@ static void a_barrier_in_a_missing_keyspace_lets_the_others_go_on(void **unused)
 	end();
 }
 
+static void a_prepared_truncate_keeps_its_place(void **unused)
+{
+	uint8_t id[ID_SIZE];
+	int fd, other;
+
+	(void)unused;
+	begin(1);
+	fd = open_in("present");
+	other = open_in("present");
+	ask(other, THERE);
+	prepare(fd, "TRUNCATE present", id);
+	run(fd, id);
+	ask(other, THERE);
+	assert_true(wait_for(&delivered, 2));
+	assert_int_equal(atomic_load(&truncated), 1);
+	assert_int_equal(atomic_load(&delivered_before), 1);
+	/* And it is prepared once more. */
+	atomic_store(&forgotten, true);
+	run(fd, id);
+	ask(other, THERE);
+	assert_true(wait_for(&delivered, 3));
+	assert_int_equal(atomic_load(&truncated), 2);
+	assert_int_equal(atomic_load(&delivered_before), 2);
+	close(fd);
+	close(other);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -502,6 +533,7 @@ int main(void)
 		cmocka_unit_test(a_write_whose_statement_is_forgotten_dies),
 		cmocka_unit_test(a_schema_change_is_not_in_need_of_the_sessions_keyspace),
 		cmocka_unit_test(a_barrier_in_a_missing_keyspace_lets_the_others_go_on),
+		cmocka_unit_test(a_prepared_truncate_keeps_its_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
