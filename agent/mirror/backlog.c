@@ -271,6 +271,7 @@ void backlog_withdraw(struct dispatch *d)
 		}
 		*parked = r->next;
 		d->waiting--;
+		d->fenced = false;
 		withdraw(d, r);
 	}
 }
