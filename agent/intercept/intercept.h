@@ -276,13 +276,15 @@ struct intercept_stray {
 	uint64_t client_cookie, cgroup_id;
 	uint64_t netns_inode; /* /proc/<pid>/ns/net */
 	uint32_t pid;	      /* a process of that namespace */
+	const char *spared; /* static: why it is never closed, since the next one would pass by as well; NULL = it is */
 };
 
 /*
  * Established connections to watched destinations that were opened before the agent, or bypassed it: in the
  * network namespaces of all processes of the selected cgroups. The agent's own (mark, excluded cgroups) are
  * left out. With close_limit > 0 at most so many of them are closed (the client sees ECONNABORTED and
- * reconnects: call it once a second for a rate). Callback may be NULL. Blocks for some ms per namespace: not
+ * reconnects: call it once a second for a rate), but none that would pass by again (kill switch off, MPTCP, no
+ * agent address of the family, namespace tripped). Callback may be NULL. Blocks for some ms per namespace: not
  * on a worker's loop; it may run on a thread of its own as long as no cgroup is added or removed meanwhile.
  * The processes must be visible (the node's pid namespace: hostPID). Returns how many were found, *ret_closed
  * how many were closed; −EOPNOTSUPP: this kernel cannot close sockets of others (CONFIG_INET_DIAG_DESTROY),

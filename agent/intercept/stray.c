@@ -11,6 +11,10 @@
  *
  * A redirected connection is no stray: its peer, as the kernel knows it, is the agent. The agent's own are
  * told by mark and cgroup.
+ *
+ * Spared is what would pass by again: its driver would come back the same way, to be closed the same way, for
+ * ever. The kill switch, whose promise is that open connections live on; MPTCP; a family without an agent
+ * address; a namespace that is tripped.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +30,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "intercept/priv.h"
 
 #define STRAY_MAX_CGROUPS 65536
@@ -46,6 +51,7 @@ struct hunt {
 	size_t namespace_count, namespace_room;
 	unsigned hidden; /* processes that our pid namespace does not show */
 	unsigned close_limit, closed, found;
+	bool switched_off;
 	void (*callback)(void *opaque, const struct intercept_stray *stray);
 	void *opaque;
 	int code;
@@ -196,6 +202,38 @@ static int stray_close(const struct inet_diag_msg *m)
 	return code;
 }
 
+static bool trip_in_force(const struct intercept *it, uint64_t netns)
+{
+	struct trip_key key = {.netns = netns};
+	struct trip trip;
+
+	return !loader_lookup(it, "trips", &key, &trip) && trip.boot == it->heartbeat->boot && trip.since_ns &&
+	       clock_now_ns() < trip.until_ns;
+}
+
+/* Why its driver's next connection would pass by as well: a cause, or CAUSE_AGENT_SERVES = it would not. */
+static enum cause stray_spared(const struct hunt *h, uint64_t cookie)
+{
+	struct flow_key key = {.client_cookie = cookie};
+	const struct agent_address *agent = &h->it->address;
+	struct flow f;
+
+	if (h->switched_off)
+		return CAUSE_SWITCHED_OFF;
+	if (loader_lookup(h->it, "bypassed", &key, &f))
+		return CAUSE_AGENT_SERVES; /* older than our programs */
+	switch (f.cause) {
+	case CAUSE_MPTCP:
+		return f.cause;
+	case CAUSE_NO_AGENT_ADDRESS:
+		return (f.destination.ip == 4 ? agent->ip4.port : agent->ip6.port) ? CAUSE_AGENT_SERVES : f.cause;
+	case CAUSE_NAMESPACE_TRIPPED:
+		return trip_in_force(h->it, f.netns) ? f.cause : CAUSE_AGENT_SERVES;
+	default:
+		return CAUSE_AGENT_SERVES;
+	}
+}
+
 static void hunt_meet(struct hunt *h, const struct namespace *ns, const struct nlmsghdr *head)
 {
 	const struct inet_diag_msg *m = NLMSG_DATA(head);
@@ -205,6 +243,7 @@ static void hunt_meet(struct hunt *h, const struct namespace *ns, const struct n
 	struct endpoint local, peer;
 	struct excluded_key key;
 	struct excluded value;
+	enum cause spared;
 	uint32_t mark = 0;
 	int code;
 
@@ -228,9 +267,11 @@ static void hunt_meet(struct hunt *h, const struct namespace *ns, const struct n
 	stray.client_cookie = (uint64_t)m->id.idiag_cookie[1] << 32 | m->id.idiag_cookie[0];
 	stray.netns_inode = ns->inode;
 	stray.pid = ns->pid;
+	spared = stray_spared(h, stray.client_cookie);
+	stray.spared = spared == CAUSE_AGENT_SERVES ? NULL : cause_text(spared);
 	if (h->callback)
 		h->callback(h->opaque, &stray);
-	if (h->closed >= h->close_limit)
+	if (stray.spared || h->closed >= h->close_limit)
 		return;
 	code = stray_close(m);
 	if (!code)
@@ -311,9 +352,13 @@ int intercept_strays(struct intercept *it, unsigned close_limit, unsigned *ret_c
 		     struct error *e)
 {
 	struct hunt h = {.it = it, .close_limit = close_limit, .callback = callback, .opaque = opaque};
+	struct power power = {.interception = INTERCEPTION_ON};
+	uint32_t key = 0;
 	pthread_t thread;
 	int code;
 
+	loader_lookup(it, "power", &key, &power);
+	h.switched_off = power.interception != INTERCEPTION_ON;
 	code = hunt_prepare(&h);
 	if (!code && h.hidden && !h.namespace_count) {
 		free(h.cgroups);

@@ -3,9 +3,14 @@
  * that pass by the agent. */
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
+#include <netinet/in.h>
 
 #include "bpf/insn.h"
 #include "bpf/lab.h"
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 
 static int cluster;
 
@@ -405,6 +410,109 @@ static void test_older_connections_are_found_and_closed(void **state)
 	lab_agent_close(&a, INTERCEPT_REMOVE);
 }
 
+/* Hunts as the agent does, and says why the one that is found is spared; NULL: it was closed. */
+static const char *hunt_one(struct lab_agent *a)
+{
+	struct strays s = {0};
+	struct error e = {""};
+	unsigned closed = 0;
+
+	if (intercept_strays(a->it, 20, &closed, stray, &s, &e) < 0)
+		fail_msg("strays: %s", e.text);
+	assert_int_equal(s.count, 1);
+	assert_int_equal(closed, s.last.spared ? 0 : 1);
+	return s.last.spared;
+}
+
+/* A connection past the agent, and the cluster's end of it. */
+static int pass_by(const char *ip, int listener, int protocol, int *ret_end)
+{
+	int fd = lab_socket(LAB_POD_A, strchr(ip, ':') ? AF_INET6 : AF_INET, protocol);
+
+	assert_true(fd >= 0);
+	assert_int_equal(lab_connect_fd(LAB_POD_A, fd, ip, LAB_PORT, 1000), 0);
+	*ret_end = lab_take(listener);
+	assert_true(*ret_end >= 0);
+	return fd;
+}
+
+/* Closing what would pass by again would close it once a second for ever. */
+static void test_what_would_pass_by_again_lives_on(void **state)
+{
+	struct lab_agent a = open_with(lab.cgroup[LAB_POD_A]);
+	pid_t pod = pod_process(LAB_POD_A);
+	int cluster6 = lab_listen(LAB_CLUSTER, LAB_CLUSTER6, LAB_PORT), fd, end;
+	struct sockaddr_storage none = lab_address("::", 0);
+	struct trip_key key;
+	struct trip trip = {.boot = a.it->boot, .since_ns = 1, .until_ns = UINT64_MAX};
+	int trips = loader_map_fd(a.it, "trips");
+	socklen_t size = sizeof(key.netns);
+	struct error e = {""};
+
+	(void)state;
+	/* The kill switch: until it is on again. */
+	assert_int_equal(intercept_switch(a.it, false), 0);
+	fd = pass_by(LAB_CLUSTER4, cluster, 0, &end);
+	assert_string_equal(hunt_one(&a), cause_text(CAUSE_SWITCHED_OFF));
+	lab_exchange(fd, end, "switched off");
+	assert_int_equal(intercept_switch(a.it, true), 0);
+	assert_null(hunt_one(&a));
+	close(fd);
+	close(end);
+
+	/* No address of its family: until there is one. */
+	assert_int_equal(intercept_set_agent(a.it, (struct sockaddr *)&none, &e), 0);
+	fd = pass_by(LAB_CLUSTER6, cluster6, 0, &end);
+	assert_string_equal(hunt_one(&a), cause_text(CAUSE_NO_AGENT_ADDRESS));
+	lab_exchange(fd, end, "no address");
+	assert_int_equal(intercept_set_agent(a.it, (struct sockaddr *)&a.address6, &e), 0);
+	assert_null(hunt_one(&a));
+	close(fd);
+	close(end);
+
+	/* A namespace that is tripped: until that is over. */
+	fd = lab_socket(LAB_POD_A, AF_INET, 0);
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &key.netns, &size), 0);
+	close(fd);
+	assert_int_equal(bpf_map_update_elem(trips, &key, &trip, BPF_ANY), 0);
+	assert_int_equal(intercept_set_phase(a.it, INTERCEPT_MIRROR), 0);
+	fd = pass_by(LAB_CLUSTER4, cluster, 0, &end);
+	assert_string_equal(hunt_one(&a), cause_text(CAUSE_NAMESPACE_TRIPPED));
+	lab_exchange(fd, end, "tripped");
+	trip.until_ns = clock_now_ns();
+	assert_int_equal(bpf_map_update_elem(trips, &key, &trip, BPF_ANY), 0);
+	assert_null(hunt_one(&a));
+	close(fd);
+	close(end);
+
+	kill(pod, SIGKILL);
+	waitpid(pod, NULL, 0);
+	close(cluster6);
+	lab_agent_close(&a, INTERCEPT_REMOVE);
+}
+
+static void test_mptcp_lives_on(void **state)
+{
+	struct lab_agent a = open_with(lab.cgroup[LAB_POD_A]);
+	pid_t pod = pod_process(LAB_POD_A);
+	int probe = lab_socket(LAB_POD_A, AF_INET, IPPROTO_MPTCP), fd, end;
+
+	(void)state;
+	if (probe >= 0) {
+		close(probe);
+		fd = pass_by(LAB_CLUSTER4, cluster, IPPROTO_MPTCP, &end);
+		if (lab_counter(a.it, "bypassed_mptcp"))
+			assert_string_equal(hunt_one(&a), cause_text(CAUSE_MPTCP));
+		else
+			print_message("this kernel does not tell its hooks what is MPTCP\n");
+		close(fd);
+		close(end);
+	}
+	kill(pod, SIGKILL);
+	waitpid(pod, NULL, 0);
+	lab_agent_close(&a, INTERCEPT_REMOVE);
+}
+
 static int tests(void)
 {
 	const struct CMUnitTest list[] = {
@@ -419,6 +527,8 @@ static int tests(void)
 	    cmocka_unit_test_setup(test_doctor, sweep),
 	    cmocka_unit_test_setup(test_missing_privilege_is_named, sweep),
 	    cmocka_unit_test_setup(test_older_connections_are_found_and_closed, sweep),
+	    cmocka_unit_test_setup(test_what_would_pass_by_again_lives_on, sweep),
+	    cmocka_unit_test_setup(test_mptcp_lives_on, sweep),
 	    cmocka_unit_test_setup(test_hidden_processes_are_named, sweep),
 	};
 

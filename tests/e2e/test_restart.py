@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A planned restart in each phase: what is in flight is answered, nothing is lost, and meanwhile the phase's rule holds."""
+import subprocess
+import sys
 import time
 
 import lab
@@ -72,6 +74,24 @@ def test_sigkill_is_noticed_by_the_kernel(agent, pods, origin, keyspace):
     assert connect(pods[0], origin) == "answer"
 
 
+# Asks once a second; says what became of it when it ends, at the latest after so many seconds.
+TALK = """
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], 9042), 3)
+end = time.time() + float(sys.argv[2])
+print("open", flush=True)
+try:
+    while time.time() < end:
+        s.sendall(bytes([4, 0, 0, 1, 5, 0, 0, 0, 0]))
+        if not s.recv(65536):
+            raise ConnectionError()
+        time.sleep(0.2)
+    print("lives")
+except OSError:
+    print("closed")
+"""
+
+
 @pytest.mark.quick
 def test_off_frees_every_connection(agent, pods, origin):
     agent.phase("mirror")
@@ -80,6 +100,11 @@ def test_off_frees_every_connection(agent, pods, origin):
     agent.cli("off")
     assert connect(pods[0], origin) == "answer"
     assert agent.metric("cqlferry_sessions_opened_total") == before, "still intercepted after off"
+    assert pods[0].python(TALK, origin.address, 3).stdout.split() == ["open", "lives"], "closed although interception is off"
+    open_one = pods[0].start([sys.executable, "-c", TALK, origin.address, 15], text=True, stdout=subprocess.PIPE)
+    assert open_one.stdout.readline().strip() == "open"
+    agent.cli("on")
+    assert open_one.communicate(timeout=20)[0].strip() == "closed", "passes by the agent although interception is on again"
 
 
 # With its entry's head larger than the journal's whole budget below: it would wait for ever, and is relayed without being mirrored.
