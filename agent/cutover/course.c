@@ -68,13 +68,13 @@ static void offer_direct(struct relay *r)
 {
 	const struct sockaddr *nodes[RELAY_NODES_MAX];
 	const struct cluster *c = &r->options.cluster[TARGET];
+	bool untranslated = !r->options.configured_auth && r->options.kernel_direct && !c->tls && !r->options.client_tls;
 	struct error error;
 
-	if (r->options.configured_auth || !r->options.kernel_direct || c->tls || r->options.client_tls)
-		return;
-	for (unsigned i = 0; i < c->node_count; i++)
+	for (unsigned i = 0; untranslated && i < c->node_count; i++)
 		nodes[i] = &c->nodes[i].sa;
-	if (intercept_set_direct(r->intercept, nodes, c->node_count, &error) < 0)
+	/* None, where it is not allowed: what an agent before this one offered is pinned, and would go on being used. */
+	if (intercept_set_direct(r->intercept, nodes, untranslated ? c->node_count : 0, &error) < 0)
 		log_warn("cutover", "new connections keep going through the agent: %s", error.text);
 }
 

@@ -7,6 +7,11 @@
 
 #include "bpf/lab.h"
 
+/* The relay has another struct of that name; none of either crosses here. */
+#define endpoint relay_endpoint
+#include "cutover/course.h"
+#undef endpoint
+
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
@@ -442,6 +447,61 @@ static void test_kernel_direct(void **state)
 	close(listener6);
 }
 
+static void allow_nothing(struct relay *r)
+{
+	r->options.kernel_direct = false;
+}
+
+static void configure_auth(struct relay *r)
+{
+	r->options.configured_auth = true;
+}
+
+static void speak_tls_to_the_target(struct relay *r)
+{
+	r->options.cluster[TARGET].tls = (void *)r; /* only whether there is one counts */
+}
+
+static void speak_tls_to_clients(struct relay *r)
+{
+	r->options.client_tls = (void *)r;
+}
+
+/* The target nodes are pinned: an agent whose configuration forbids them takes those of the one before away. */
+static void test_forbidden_kernel_direct_is_taken_away(void **state)
+{
+	static void (*const forbid[])(struct relay *r) = {allow_nothing, configure_auth, speak_tls_to_the_target,
+							  speak_tls_to_clients};
+	struct addr target = {0};
+	struct relay *r = calloc(1, sizeof(*r));
+	int listener = lab_listen(LAB_HOST, "10.77.2.1", 7777);
+
+	(void)state;
+	assert_non_null(r);
+	target.storage = lab_address("10.77.2.1", 7777);
+	for (size_t i = 0; i < sizeof(forbid) / sizeof(*forbid); i++) {
+		int fd;
+
+		memset(r, 0, sizeof(*r));
+		r->intercept = agent.it;
+		r->options.kernel_direct = true;
+		r->options.cluster[TARGET].nodes[0] = target;
+		r->options.cluster[TARGET].node_count = 1;
+		phase_tell_kernel(r, PHASE_FINISH);
+		lab_forget_carried(agent.it);
+		fd = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT);
+		assert_true(fd >= 0);
+		close(lab_take(listener));
+		close(fd);
+		forbid[i](r);
+		phase_tell_kernel(r, PHASE_FINISH);
+		assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "agent");
+	}
+	assert_int_equal(intercept_set_phase(agent.it, INTERCEPT_OBSERVE), 0);
+	close(listener);
+	free(r);
+}
+
 static void test_kill_switch(void **state)
 {
 	struct error e = {""};
@@ -658,6 +718,7 @@ static int tests(void)
 	    cmocka_unit_test(test_reused_tuple_with_a_stale_entry),
 	    cmocka_unit_test(test_unknown_destination_is_refused),
 	    cmocka_unit_test(test_kernel_direct),
+	    cmocka_unit_test(test_forbidden_kernel_direct_is_taken_away),
 	    cmocka_unit_test(test_kill_switch),
 	    cmocka_unit_test(test_one_event_for_each_redirect),
 	    cmocka_unit_test(test_maps_read_like_a_sentence),
