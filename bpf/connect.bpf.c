@@ -158,15 +158,15 @@ static __always_inline void connect_count(const struct decision *d)
 }
 
 /*
- * Is this the second run for one connect(2)? That happens for a moment when a cgroup is selected above one
- * that is selected already: the inner one's program has rewritten the address, and what it remembered must
+ * Is this the second run for one connect(2)? That happens for a while when a cgroup is selected above one
+ * that is selected already: the inner one's program may have rewritten the address, and what it decided must
  * stay.
  */
 static __always_inline int connect_seen_already(struct bpf_sock *sk, const struct endpoint *asked)
 {
 	struct client *c = bpf_sk_storage_get(&clients, sk, 0, 0);
 
-	return c && !c->established_ns && endpoint_equal(&c->steered, asked) &&
+	return c && !c->established_ns && endpoint_equal(c->steered.ip ? &c->steered : &c->asked, asked) &&
 	       bpf_ktime_get_ns() - c->connect_ns < CONNECT_SECOND_RUN_NS;
 }
 
@@ -302,9 +302,9 @@ static __always_inline int connect_steer(struct bpf_sock_addr *ctx, const struct
 
 	if (!s || !sk)
 		return 0;
-	w = watch_match(asked);
-	if (!w && connect_seen_already(sk, asked))
+	if (connect_seen_already(sk, asked))
 		return 0;
+	w = watch_match(asked);
 	if (!w || w->why == WATCH_PROBE)
 		bpf_sk_storage_delete(&clients, sk);
 	if (!w)

@@ -284,7 +284,8 @@ static __always_inline void client_established(struct bpf_sock_ops *ops, struct 
 {
 	struct client *c = bpf_sk_storage_get(&clients, sk, 0, 0);
 
-	if (!c || c->verdict == VERDICT_LEFT_ALONE || c->verdict == VERDICT_REFUSED)
+	/* Established already: the second run of a cgroup above (connect_seen_already). */
+	if (!c || c->verdict == VERDICT_LEFT_ALONE || c->verdict == VERDICT_REFUSED || c->established_ns)
 		return;
 	c->established_ns = bpf_ktime_get_ns();
 	if (c->verdict == VERDICT_REDIRECTED) {
@@ -326,6 +327,8 @@ static __always_inline void client_closed(struct bpf_sock_ops *ops, struct clien
 {
 	struct flow_key key = {.client_cookie = c->cookie};
 
+	if (c->verdict == VERDICT_LEFT_ALONE)
+		return;
 	if (c->verdict == VERDICT_REDIRECTED && old_state == BPF_TCP_SYN_SENT &&
 	    strike_agent_serves(&c->steered)) {
 		COUNT(connect_failed);
@@ -451,8 +454,10 @@ int steer_sockops(struct bpf_sock_ops *ops)
 	} else if (ops->op == BPF_SOCK_OPS_STATE_CB && ops->args[0] != BPF_TCP_LISTEN &&
 		   ops->args[1] == BPF_TCP_CLOSE) {
 		c = bpf_sk_storage_get(&clients, sk, 0, 0);
-		if (c)
+		if (c) {
 			client_closed(ops, c, ops->args[0]);
+			c->verdict = VERDICT_LEFT_ALONE; /* once, also if this runs for a cgroup above as well */
+		}
 	} else {
 		agent_event(ops, sk);
 	}

@@ -6,6 +6,7 @@
  *   start  publish address, phase and limits ─▶ boot id (from here on the maps are ours) ─▶ heartbeat
  *          ─▶ drop what an earlier agent left
  *   close  KEEP: heartbeat withdrawn, pins stay      REMOVE: links detached, pins gone
+ *          before start: only what was made anew goes
  *
  * On a takeover nothing that the old agent needs is changed before start, and start changes the address in
  * one step, so a connect goes to the one or to the other and both serve. Two agents that do not mean to take
@@ -295,7 +296,6 @@ static int intercept_setup(struct intercept *it, const struct intercept_options 
 		it->settings->credit_bytes = it->credit_bytes; /* the probe sends a few bytes */
 	it->settings->agent_netns = it->own_netns; /* sockops counts listeners in this namespace */
 
-	code = loader_adopt(it, e);
 	for (size_t i = 0; !code && i < it->cgroup_count; i++)
 		code = loader_attach(it, &it->cgroups[i], e);
 	if (code)
@@ -414,6 +414,7 @@ int intercept_start(struct intercept *it, struct error *e)
 	watch_reconcile(it);
 	exclusion_reconcile(it, atomic_load(&it->locked));
 	listener_reconcile(it);
+	loader_drop_rest(it);
 	loader_retire_layouts(it);
 	return 0;
 }
@@ -558,6 +559,8 @@ void intercept_close(struct intercept *it, enum intercept_end end)
 		intercept_drain(it, 200);
 	event_close(it);
 	for (size_t i = 0; i < it->cgroup_count; i++) {
+		if (!it->started)
+			loader_unmake(&it->cgroups[i], it->pin_dir);
 		loader_detach(&it->cgroups[i], it->pin_dir, end == INTERCEPT_REMOVE && !successor);
 		free(it->cgroups[i].path);
 	}

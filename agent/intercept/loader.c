@@ -7,7 +7,8 @@
  *
  * A map that is pinned already is reused (libbpf compares its layout with ours), a link that is pinned
  * already is updated to our program in place: between the old agent's program and the new one there is no
- * moment without any. sk_msg is attached to the map `client_socks`; sockets that are in there keep the
+ * moment without any. Links that are pinned and not wanted stay until we steer (loader_drop_rest), so that a
+ * start that fails takes nothing from the agent before; what it made itself goes with it (loader_unmake). sk_msg is attached to the map `client_socks`; sockets that are in there keep the
  * program that they came in with, and both agents' programs read the same maps.
  */
 #include <bpf/bpf.h>
@@ -144,6 +145,47 @@ static void link_path(char *path, size_t size, const char *pin_dir, enum hook ho
 	snprintf(path, size, "%s/link-%s-%llu", pin_dir, hooks[hook].name, (unsigned long long)cgroup);
 }
 
+/* The link that is pinned as `path`, with our program in it. −ENOENT: there is none, or its cgroup died and the id was given again. */
+static int loader_take_over(const struct intercept *it, const struct steered_cgroup *cgroup, enum hook hook, const char *path,
+			    struct error *e)
+{
+	struct bpf_link_info info = {0};
+	__u32 size = sizeof(info);
+	int fd = bpf_obj_get(path), code;
+
+	if (fd < 0)
+		return errno == ENOENT ? -ENOENT
+				       : error_set(e, -errno, "opening the pinned link %s: %s", path, strerror(errno));
+	if (bpf_obj_get_info_by_fd(fd, &info, &size) || info.type != BPF_LINK_TYPE_CGROUP) {
+		close(fd);
+		return error_set(e, -EINVAL, "%s is not one of our links: remove it", path);
+	}
+	code = info.cgroup.cgroup_id != cgroup->id ? -ENOLINK
+	       : bpf_link_update(fd, loader_program_for(it, cgroup, hook), NULL) ? -errno
+										  : 0;
+	if (!code)
+		return fd;
+	close(fd);
+	if (code != -ENOLINK)
+		return error_set(e, code, "taking over %s: %s", path, strerror(-code));
+	unlink(path);
+	return -ENOENT;
+}
+
+static int loader_make(struct intercept *it, struct steered_cgroup *cgroup, enum hook hook, int dir, const char *path, struct error *e)
+{
+	int code;
+
+	cgroup->link[hook] = bpf_link_create(loader_program_for(it, cgroup, hook), dir, hooks[hook].attach_type, NULL);
+	if (cgroup->link[hook] < 0) {
+		code = -errno;
+		cgroup->link[hook] = -1;
+		return feature_conflict(cgroup->path, hook, e) ? code : feature_explain(code, hooks[hook].name, e);
+	}
+	cgroup->made[hook] = true;
+	return bpf_obj_pin(cgroup->link[hook], path) ? error_set(e, -errno, "pinning %s: %s", path, strerror(errno)) : 0;
+}
+
 int loader_attach(struct intercept *it, struct steered_cgroup *cgroup, struct error *e)
 {
 	int dir = open(cgroup->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -152,27 +194,33 @@ int loader_attach(struct intercept *it, struct steered_cgroup *cgroup, struct er
 
 	if (dir < 0)
 		return error_set(e, -errno, "cgroup %s: %s", cgroup->path, strerror(errno));
-	for (int hook = 0; hook < HOOK_COUNT; hook++) {
+	for (int hook = 0; !code && hook < HOOK_COUNT; hook++) {
+		int fd;
+
 		if (cgroup->link[hook] >= 0 || (cgroup->only_sockops && hook != HOOK_SOCKOPS))
 			continue;
-		cgroup->link[hook] =
-		    bpf_link_create(loader_program_for(it, cgroup, hook), dir, hooks[hook].attach_type, NULL);
-		if (cgroup->link[hook] < 0) {
-			code = -errno;
-			cgroup->link[hook] = -1;
-			if (!feature_conflict(cgroup->path, hook, e))
-				feature_explain(code, hooks[hook].name, e);
-			break;
-		}
 		link_path(path, sizeof(path), it->pin_dir, hook, cgroup->id);
-		unlink(path); /* of a cgroup that died and whose id was given again */
-		if (bpf_obj_pin(cgroup->link[hook], path)) {
-			code = error_set(e, -errno, "pinning %s: %s", path, strerror(errno));
-			break;
-		}
+		fd = loader_take_over(it, cgroup, hook, path, e);
+		if (fd >= 0)
+			cgroup->link[hook] = fd;
+		else
+			code = fd == -ENOENT ? loader_make(it, cgroup, hook, dir, path, e) : fd;
 	}
 	close(dir);
 	return code;
+}
+
+void loader_unmake(struct steered_cgroup *cgroup, const char *pin_dir)
+{
+	char path[PATH_MAX + 64];
+
+	for (int hook = 0; hook < HOOK_COUNT; hook++) {
+		if (cgroup->link[hook] < 0 || !cgroup->made[hook])
+			continue;
+		link_path(path, sizeof(path), pin_dir, hook, cgroup->id);
+		unlink(path);
+		bpf_link_detach(cgroup->link[hook]);
+	}
 }
 
 void loader_detach(struct steered_cgroup *cgroup, const char *pin_dir, bool remove)
@@ -200,61 +248,59 @@ static struct steered_cgroup *loader_cgroup(struct intercept *it, uint64_t id)
 	return NULL;
 }
 
-static int loader_adopt_link(struct intercept *it, const char *name, struct error *e)
+/* 0: not one of our links. */
+static uint32_t link_info(int fd, uint64_t *ret_cgroup, enum hook *ret_hook)
 {
 	struct bpf_link_info info = {0};
 	__u32 size = sizeof(info);
-	struct steered_cgroup *cgroup;
-	char path[2 * PATH_MAX];
-	int fd, hook;
+	int hook;
 
-	snprintf(path, sizeof(path), "%s/%s", it->pin_dir, name);
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return error_set(e, -errno, "opening the pinned link %s: %s", path, strerror(errno));
-	if (bpf_obj_get_info_by_fd(fd, &info, &size) || info.type != BPF_LINK_TYPE_CGROUP) {
-		close(fd);
-		return error_set(e, -EINVAL, "%s is not one of our links: remove it", path);
-	}
+	if (bpf_obj_get_info_by_fd(fd, &info, &size) || info.type != BPF_LINK_TYPE_CGROUP)
+		return 0;
 	for (hook = 0; hook < HOOK_COUNT; hook++)
 		if ((int)info.cgroup.attach_type == hooks[hook].attach_type)
 			break;
-	cgroup = loader_cgroup(it, info.cgroup.cgroup_id);
-	if (hook == HOOK_COUNT || !info.cgroup.cgroup_id || !cgroup || cgroup->link[hook] >= 0 ||
-	    (cgroup->only_sockops && hook != HOOK_SOCKOPS)) {
-		unlink(path);
-		bpf_link_detach(fd);
-		close(fd);
-		return 0;
-	}
-	if (bpf_link_update(fd, loader_program_for(it, cgroup, hook), NULL)) {
-		int code = -errno;
+	*ret_cgroup = info.cgroup.cgroup_id;
+	*ret_hook = (enum hook)hook;
+	return info.id;
+}
 
-		close(fd);
-		if (code == -ENOLINK) { /* its cgroup died: attach afresh if it is there again */
-			unlink(path);
-			return 0;
-		}
-		return error_set(e, code, "taking over %s: %s", path, strerror(-code));
-	}
-	cgroup->link[hook] = fd;
-	return 0;
+static bool loader_holds(struct intercept *it, uint32_t id, uint64_t cgroup_id, enum hook hook)
+{
+	struct steered_cgroup *cgroup = loader_cgroup(it, cgroup_id);
+	uint64_t other;
+	enum hook same;
+
+	return hook != HOOK_COUNT && cgroup && cgroup->link[hook] >= 0 &&
+	       link_info(cgroup->link[hook], &other, &same) == id;
 }
 
 /* Names first, then work: unlinking while reading a directory may skip entries. */
-int loader_adopt(struct intercept *it, struct error *e)
+void loader_drop_rest(struct intercept *it)
 {
 	struct dirent **names = NULL;
 	int count = scandir(it->pin_dir, &names, NULL, alphasort);
-	int code = 0;
+	char path[2 * PATH_MAX];
 
 	for (int i = 0; i < count; i++) {
-		if (!code && !strncmp(names[i]->d_name, "link-", 5))
-			code = loader_adopt_link(it, names[i]->d_name, e);
+		uint64_t cgroup = 0;
+		enum hook hook = HOOK_COUNT;
+		uint32_t id;
+		int fd;
+
+		snprintf(path, sizeof(path), "%s/%s", it->pin_dir, names[i]->d_name);
+		fd = strncmp(names[i]->d_name, "link-", 5) ? -1 : bpf_obj_get(path);
 		free(names[i]);
+		if (fd < 0)
+			continue;
+		id = link_info(fd, &cgroup, &hook);
+		if (id && !loader_holds(it, id, cgroup, hook)) {
+			unlink(path);
+			bpf_link_detach(fd);
+		}
+		close(fd);
 	}
 	free(names);
-	return code;
 }
 
 /* A directory of pins goes: links first detached, because another process may still hold them. */

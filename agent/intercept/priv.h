@@ -41,6 +41,7 @@ struct steered_cgroup {
 	uint64_t id;
 	bool only_sockops;    /* the agent's own, when nothing selected covers it */
 	int link[HOOK_COUNT]; /* −1: not attached */
+	bool made[HOOK_COUNT]; /* by us; otherwise taken over */
 };
 
 struct watch_entry {
@@ -121,11 +122,13 @@ bool cgroup_contains(const char *outer, const char *inner);
 
 /* ---- loader.c */
 int loader_load(struct intercept *it, struct error *e);
+/* A link that is pinned for it already is taken over by link update. */
 int loader_attach(struct intercept *it, struct steered_cgroup *cgroup, struct error *e);
 void loader_detach(struct steered_cgroup *cgroup, const char *pin_dir, bool remove);
-/* Takes every pinned link over by link update; those of cgroups that are selected no more, or that died, go.
- */
-int loader_adopt(struct intercept *it, struct error *e);
+/* Detaches what loader_attach made, not what it took over: another agent may still steer by that. */
+void loader_unmake(struct steered_cgroup *cgroup, const char *pin_dir);
+/* Pinned links of cgroups that are selected no more, or that died, go. Only once ours steer. */
+void loader_drop_rest(struct intercept *it);
 /* Removes what agents with another ABI_LAYOUT pinned; they notice that their pins are gone. */
 void loader_retire_layouts(struct intercept *it);
 void loader_remove_dir(const char *dir);

@@ -404,6 +404,73 @@ static unsigned programs_on(const char *cgroup)
 	return total;
 }
 
+/* Another selection: until the new agent steers the old one keeps all that is its, and a start that fails leaves no trace. */
+static void test_links_go_when_the_new_agent_steers(void **state)
+{
+	const char *first[] = {lab.cgroup[LAB_POD_A]}, *second[] = {lab.cgroup[LAB_POD_B]};
+	struct intercept_options options = lab_options();
+	struct intercept *it;
+	struct error e = {""};
+	struct lab_agent a, b;
+
+	(void)state;
+	options.cgroups = first;
+	options.cgroup_count = 1;
+	a = lab_agent_open(&options);
+	options.cgroups = second;
+	options.takeover = true;
+	assert_int_equal(intercept_open(&options, &it, &e), 0);
+	assert_string_equal(lab_where(&a, LAB_POD_A, cluster), "agent");
+	intercept_close(it, INTERCEPT_KEEP);
+	assert_string_equal(lab_where(&a, LAB_POD_A, cluster), "agent");
+	assert_int_equal(programs_on(lab.cgroup[LAB_POD_A]), HOOK_COUNT);
+	assert_int_equal(programs_on(lab.cgroup[LAB_POD_B]), 0);
+
+	b = lab_agent_open(&options);
+	assert_string_equal(lab_where(&b, LAB_POD_A, cluster), "cluster");
+	assert_string_equal(lab_where(&b, LAB_POD_B, cluster), "agent");
+	assert_int_equal(programs_on(lab.cgroup[LAB_POD_A]), 0);
+	lab_agent_close(&a, INTERCEPT_KEEP);
+	assert_string_equal(lab_where(&b, LAB_POD_B, cluster), "agent");
+	lab_agent_close(&b, INTERCEPT_REMOVE);
+}
+
+/* A cgroup above the selected one: for a while both agents' programs run for each connect, which counts as one. */
+static void test_takeover_with_a_wider_selection(void **state)
+{
+	const char *inner[] = {lab.cgroup[LAB_POD_A]}, *outer[] = {lab.base};
+	struct intercept_options options = lab_options();
+	struct intercept *it;
+	struct error e = {""};
+	struct lab_agent a;
+	uint32_t before, used = 0;
+
+	(void)state;
+	options.cgroups = inner;
+	options.cgroup_count = 1;
+	options.acceleration = INTERCEPT_ON;
+	a = lab_agent_open(&options);
+	before = link_id(HOOK_CONNECT4, lab.cgroup[LAB_POD_A]);
+	options.cgroups = outer;
+	options.takeover = true;
+	assert_int_equal(intercept_open(&options, &it, &e), 0);
+	assert_int_equal(link_id(HOOK_CONNECT4, lab.cgroup[LAB_POD_A]), before);
+	assert_int_equal(programs_on(lab.base), HOOK_COUNT);
+	assert_string_equal(lab_where(&a, LAB_POD_A, cluster), "agent");
+	assert_int_equal(lab_counter(a.it, "redirected"), 1);
+	assert_int_equal(lab_counter(a.it, "established"), 1);
+	for (uint32_t i = 0; i < ABI_CREDITS; i++)
+		used += a.it->credits[i].owner != 0;
+	assert_int_equal(used, 1); /* nobody has released it */
+	intercept_switch(a.it, false);
+	assert_string_equal(lab_where(&a, LAB_POD_A, cluster), "cluster");
+	assert_int_equal(lab_counter(a.it, "bypassed_switched_off"), 1);
+	intercept_switch(a.it, true);
+	intercept_close(it, INTERCEPT_KEEP);
+	assert_int_equal(programs_on(lab.base), 0);
+	lab_agent_close(&a, INTERCEPT_REMOVE);
+}
+
 static void test_remove_leaves_nothing(void **state)
 {
 	struct intercept_options options = lab_options();
@@ -465,6 +532,8 @@ static int tests(void)
 	    cmocka_unit_test_setup(test_credit_of_a_killed_agent_comes_back, sweep),
 	    cmocka_unit_test_setup(test_foreign_map_is_named, sweep),
 	    cmocka_unit_test_setup(test_other_layout_is_retired, sweep),
+	    cmocka_unit_test_setup(test_links_go_when_the_new_agent_steers, sweep),
+	    cmocka_unit_test_setup(test_takeover_with_a_wider_selection, sweep),
 	    cmocka_unit_test_setup(test_remove_leaves_nothing, sweep),
 	    cmocka_unit_test_setup(test_failed_open_leaves_nothing, sweep),
 	};
