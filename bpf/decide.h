@@ -34,7 +34,7 @@ struct decision_input {
 	__u64 now_ns;
 	__u64 boot; /* heartbeat.boot: 0 = no agent ever started */
 	__u64 deadline_ns;
-	__u64 grace_ns;
+	__u64 grace_ns; /* of this phase */
 	__u32 listener_known;
 	__s32 listener_open;
 	__u64 listener_closed_ns;

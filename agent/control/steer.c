@@ -13,7 +13,13 @@
 #define STRAYS_A_SECOND 20 /* closed connections: drivers reconnect with back-off and must not all come at once */
 #define LEARNED_MAX 256
 
-/* onAgentDown.mirror in the kernel's terms: how long the door stays closed. 0 would mean the default. */
+/* In the kernel's terms: how long the door stays closed. 0 would mean the default. */
+static unsigned finish_grace_ms(const struct config *c)
+{
+	return c->intercept.grace_millis ? c->intercept.grace_millis : 1;
+}
+
+/* The same, as onAgentDown.mirror has it. */
 static unsigned grace_ms(const struct config *c)
 {
 	switch (c->intercept.on_agent_down[CONFIG_PHASE_MIRROR]) {
@@ -22,7 +28,7 @@ static unsigned grace_ms(const struct config *c)
 	case AGENT_DOWN_CLOSED:
 		return UINT32_MAX; /* seven weeks */
 	default:
-		return c->intercept.grace_millis ? c->intercept.grace_millis : 1;
+		return finish_grace_ms(c);
 	}
 }
 
@@ -38,6 +44,7 @@ int steer_open(struct node *n, struct error *error)
 		.observe_relays = c->connection.while_observing,
 		.takeover = n->takeover != NULL,
 		.grace_ms = grace_ms(c),
+		.finish_grace_ms = finish_grace_ms(c),
 		.phase = (enum intercept_phase)(c->migration.complete ? PHASE_FINISH : c->phase.initial),
 	};
 	int r = intercept_open(&o, &n->intercept, error);

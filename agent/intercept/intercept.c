@@ -324,6 +324,7 @@ int intercept_open(const struct intercept_options *options, struct intercept **r
 	it->observe_relays = options->observe_relays;
 	it->credit_bytes = or_default(options->credit_bytes, 256u << 10);
 	it->grace_ns = or_default(options->grace_ms, 10000) * MS;
+	it->finish_grace_ns = or_default(options->finish_grace_ms, 10000) * MS;
 	it->trip_ns = or_default(options->trip_ms, 180000) * MS;
 	it->deadline_ns = or_default(options->heartbeat_ms, 2000) * MS;
 	it->period_ns = it->deadline_ns / 8;
@@ -391,6 +392,15 @@ static void listener_reconcile(struct intercept *it)
 	}
 }
 
+/* The grace first: no connect in finish finds that of the phase before. */
+static void publish_phase(struct intercept *it)
+{
+	uint64_t grace = it->phase == PHASE_IS_FINISH ? it->finish_grace_ns : it->grace_ns;
+
+	__atomic_store_n(&it->settings->grace_ns, grace, __ATOMIC_RELAXED);
+	__atomic_store_n((uint32_t *)&it->settings->phase, (uint32_t)it->phase, __ATOMIC_RELEASE);
+}
+
 int intercept_start(struct intercept *it, struct error *e)
 {
 	struct settings *s = it->settings;
@@ -400,10 +410,9 @@ int intercept_start(struct intercept *it, struct error *e)
 	s->agent_pid = (uint32_t)getpid();
 	__atomic_store_n(&s->agent_mark, it->mark, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->credit_bytes, it->credit_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&s->grace_ns, it->grace_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->trip_ns, it->trip_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->observe_relays, it->observe_relays, __ATOMIC_RELAXED);
-	__atomic_store_n((uint32_t *)&s->phase, (uint32_t)it->phase, __ATOMIC_RELEASE);
+	publish_phase(it);
 	__atomic_store_n(&s->acceleration, it->accelerated, __ATOMIC_RELEASE);
 	uint32_t next = !(s->address_index & 1);
 	s->agent[next] = it->address;
@@ -425,7 +434,7 @@ int intercept_set_phase(struct intercept *it, enum intercept_phase phase)
 		return -EINVAL;
 	it->phase = (enum steer_phase)phase;
 	if (it->started)
-		__atomic_store_n((uint32_t *)&it->settings->phase, (uint32_t)phase, __ATOMIC_RELEASE);
+		publish_phase(it);
 	return 0;
 }
 

@@ -59,6 +59,7 @@ struct intercept_options {
 	unsigned heartbeat_ms; /* how long one beat is good for; 0: 2000 */
 	unsigned stall_ms;     /* a worker without a beat for so long stops the heartbeat; 0: 3000 */
 	unsigned grace_ms;     /* phase mirror: closed for so long after the agent is gone; 0: 10000 */
+	unsigned finish_grace_ms; /* phase finish: the same for processes that were redirected before; 0: 10000 */
 	unsigned trip_ms; /* a namespace in which redirecting fails is left alone for so long; 0: 180000 */
 	unsigned credit_bytes; /* redirected bytes that a client may be ahead of the agent; 0: 262144 */
 	enum intercept_phase

@@ -76,7 +76,7 @@ struct intercept {
 	enum steer_phase phase;
 	bool observe_relays;
 	uint32_t credit_bytes;
-	uint64_t grace_ns, trip_ns;
+	uint64_t grace_ns, finish_grace_ns, trip_ns;
 	bool started;
 
 	bool accelerated;

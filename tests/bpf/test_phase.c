@@ -149,6 +149,55 @@ static void test_finish_with_targets_needs_no_agent(void **state)
 	assert_int_equal(intercept_remove_pinned(NULL, &e), 0);
 }
 
+static const char *where_to(int listener)
+{
+	int fd = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT), end;
+
+	if (fd < 0)
+		return fd == -ECONNREFUSED ? "ECONNREFUSED" : strerror(-fd);
+	end = lab_take(listener);
+	close(end);
+	close(fd);
+	return end < 0 ? "elsewhere" : "there";
+}
+
+/* What mirror is configured to do, never refused or always, is not what a carried process gets in finish. */
+static void test_finish_has_a_grace_of_its_own(void **state)
+{
+	static const unsigned mirror_grace_ms[] = {1, UINT32_MAX};
+	int target = lab_listen(LAB_HOST, "10.77.2.1", 7777);
+	struct sockaddr_storage address = lab_address("10.77.2.1", 7777);
+	const struct sockaddr *targets[1] = {(struct sockaddr *)&address};
+	struct error e = {""};
+
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(mirror_grace_ms) / sizeof(*mirror_grace_ms); i++) {
+		struct intercept_options options = lab_options();
+		struct lab_agent a;
+		uint64_t end;
+
+		/* By a move, and by a start. */
+		options.phase = i & 1 ? INTERCEPT_FINISH : INTERCEPT_MIRROR;
+		options.grace_ms = mirror_grace_ms[i / 2];
+		options.finish_grace_ms = GRACE_MS;
+		a = lab_agent_open(&options);
+		assert_string_equal(lab_where(&a, LAB_POD_A, cluster), "agent"); /* carried from now on */
+		assert_int_equal(intercept_set_direct(a.it, targets, 1, &e), 0);
+		if (!(i & 1))
+			assert_int_equal(intercept_set_phase(a.it, INTERCEPT_FINISH), 0);
+		close(a.listener);
+		end = clock_now_ns() + (GRACE_MS + 20) * 1000000ull;
+		a.listener = -1;
+		usleep(20000);
+		assert_string_equal(where_to(target), "ECONNREFUSED");
+		while (clock_now_ns() < end)
+			usleep(5000);
+		assert_string_equal(where_to(target), "there");
+		lab_agent_close(&a, INTERCEPT_REMOVE);
+	}
+	close(target);
+}
+
 static void test_stalled_worker_ends_the_heartbeat(void **state)
 {
 	struct intercept_options options = lab_options();
@@ -342,6 +391,7 @@ static int tests(void)
 	    cmocka_unit_test(test_refused_means_econnrefused_in_every_family),
 	    cmocka_unit_test(test_observe_may_leave_connections_direct),
 	    cmocka_unit_test(test_finish_with_targets_needs_no_agent),
+	    cmocka_unit_test(test_finish_has_a_grace_of_its_own),
 	    cmocka_unit_test(test_stalled_worker_ends_the_heartbeat),
 	    cmocka_unit_test(test_no_address_of_the_family),
 	    cmocka_unit_test(test_bypasses_are_on_record),
