@@ -33,6 +33,7 @@ struct handover {
 	bool gone;                 /* it has closed that */
 	bool retired;              /* the workers have been told */
 	enum phase phase;          /* as it was handed over */
+	bool started;              /* likewise: the migration service has said Start */
 	uv_poll_t *poll;
 	uv_timer_t *grace;
 	json_t *gaps; /* what is not sent yet */
@@ -51,6 +52,16 @@ static struct handover *handover_of(const struct node *n)
 bool handover_given(const struct node *n)
 {
 	return n->handover && handover_of(n)->stage >= GIVEN;
+}
+
+int handover_phase(const struct node *n)
+{
+	return handover_given(n) ? (int)handover_of(n)->phase : -1;
+}
+
+bool handover_started(const struct node *n)
+{
+	return handover_given(n) && handover_of(n)->started;
 }
 
 const char *handover_state(const char *directory, char id[HANDOVER_STATE_MAX])
@@ -231,7 +242,8 @@ static int send_listeners(struct handover *h)
 						      l[i].intercepted));
 	}
 	free(l);
-	answer = json_pack("{s:b, s:i, s:s, s:o}", "ok", 1, "pid", (int)getpid(), "phase", phase_name(h->phase), "listeners", list);
+	answer = json_pack("{s:b, s:i, s:s, s:b, s:o}", "ok", 1, "pid", (int)getpid(), "phase", phase_name(h->phase), "started", h->started,
+			   "listeners", list);
 	text = json_dumps(answer, JSON_COMPACT);
 	json_decref(answer);
 	if (!text)
@@ -297,6 +309,7 @@ static bool give(struct handover *h)
 
 	h->stage = GIVEN;
 	h->phase = phases_current(n->phases);
+	h->started = n->service && !service_waiting(n->service);
 	h->gaps = json_array();
 	h->poll = calloc(1, sizeof(*h->poll));
 	h->grace = calloc(1, sizeof(*h->grace));

@@ -9,7 +9,8 @@
  *   ▶ {"command":"handover","protocol":1,"pid":4712}           on a connection of its own, which stays
  *                                                              writes and releases phase, ledger, state files, HTTP port, migration
  *                                                              service, admin socket; goes on serving
- *   ◀ {"ok":true,"phase":"mirror","listeners":[{"address":"10.77.0.1:19042","intercepted":true},…]} with the sockets (SCM_RIGHTS)
+ *   ◀ {"ok":true,"phase":"mirror","started":false,"listeners":[{"address":"10.77.0.1:19042","intercepted":true},…]} with the sockets (SCM_RIGHTS);
+                                                              started: the migration service has said Start
  *     opens all of these, accepts, steers to itself
  *   ▶ {"serving":true}                                         closes its listeners after HANDOVER_ACCEPT_MS, idle sessions bit by bit
  *   ◀ {"sessions":7,"backlog":0,"gaps":[…]}                    once a second
@@ -49,6 +50,9 @@ int handover_register(struct node *n, struct error *error);
 bool handover_due(struct node *n);
 /* Everything that has one owner belongs to another process. */
 bool handover_given(const struct node *n);
+/* What was given, while all is taken back: without a state directory nobody else knows. −1 and false = nothing was. */
+int handover_phase(const struct node *n);
+bool handover_started(const struct node *n);
 /* Once a second. Stops the loop when nothing is left to do. */
 void handover_tick(struct node *n);
 /* After the workers have ended. */
@@ -62,6 +66,8 @@ int takeover_find(struct node *n, struct error *error);
 int takeover_take(struct node *n, struct error *error);
 /* The phase that it was in; −1 = there was none. */
 int takeover_phase(const struct node *n);
+/* Its migration service had said Start. */
+bool takeover_started(const struct node *n);
 /* Clients are served here. */
 void takeover_serving(struct node *n);
 /* For `status`; NULL = no older agent is left. */

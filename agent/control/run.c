@@ -278,7 +278,8 @@ static int start_migration_service(struct node *n, struct error *error)
 					     .service_port = (uint16_t)c->migration.service_port,
 					     .proxy_host = c->migration.proxy_host,
 					     .proxy_port = (uint16_t)c->migration.proxy_port},
-				    .state_directory = c->state.directory};
+				    .state_directory = c->state.directory,
+				    .started = takeover_started(n) || handover_started(n)};
 	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .hold = service_hold, .stop = service_shutdown,
 				      .context = n};
 
@@ -291,9 +292,9 @@ int node_lead(struct node *n, struct error *error)
 	struct phase_options phase = {.hold_ms = c->limits.hold_millis, .drain_backlog = c->limits.drain_backlog,
 				      .max_clock_skew_ms = c->limits.max_clock_skew_millis, .state_directory = c->state.directory,
 				      .ledger = gaps_ledger(n), .settle = gaps_settle, .settle_context = n};
-	int before = takeover_phase(n), r;
+	int before = takeover_phase(n), known = before < 0 ? handover_phase(n) : before, r;
 
-	r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, before < 0 ? initial_phase(c) : (enum phase)before, &n->phases, error);
+	r = phases_start(&n->loop, &n->relay, &n->mirror, &phase, known < 0 ? initial_phase(c) : (enum phase)known, &n->phases, error);
 	if (r < 0)
 		return r;
 	/* Drain is resumed as mirror: the same for whoever writes. */

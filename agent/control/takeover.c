@@ -23,6 +23,7 @@ struct takeover {
 	uv_poll_t *poll;
 	int64_t since_us;
 	int phase; /* it was in */
+	bool started; /* its migration service had said Start */
 	uint64_t sessions, backlog; /* as it last said */
 	bool ended;                 /* it has said so */
 	char *line;
@@ -128,6 +129,7 @@ static int unpack(struct node *n, const struct parcel *p, struct error *error)
 	else if (json_array_size(list) != p->count)
 		r = error_set(error, -EPROTO, "the agent that runs here names %zu sockets and gives %u; %s", json_array_size(list), p->count, stop_it);
 	n->takeover->phase = phase ? phase_from_name(phase) : -1;
+	n->takeover->started = json_is_true(json_object_get(answer, "started"));
 	if (r == 0 && n->takeover->phase < 0)
 		r = error_set(error, -EPROTO, "the agent that runs here is in a phase that this one does not know; %s", stop_it);
 	json_array_foreach(list, i, o)
@@ -181,6 +183,11 @@ int takeover_take(struct node *n, struct error *error)
 int takeover_phase(const struct node *n)
 {
 	return n->takeover ? n->takeover->phase : -1;
+}
+
+bool takeover_started(const struct node *n)
+{
+	return n->takeover && n->takeover->started;
 }
 
 /* ---- while it drains */

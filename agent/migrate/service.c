@@ -322,7 +322,7 @@ int service_start(uv_loop_t *loop, const struct service_options *options, const 
 	s->hooks = *hooks;
 	s->users = 1;
 	r = started_load(options->state_directory, error);
-	s->waiting = r == 0 && now != PHASE_CUTOVER && now != PHASE_ROLLBACK && now != PHASE_FINISH;
+	s->waiting = r == 0 && !options->started && now != PHASE_CUTOVER && now != PHASE_ROLLBACK && now != PHASE_FINISH;
 	if (r >= 0)
 		r = post_start(loop, &options->post, &updates, &s->post, error);
 	if (r < 0) {

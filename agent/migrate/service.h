@@ -29,6 +29,7 @@ struct service;
 struct service_options {
 	struct post_options post;
 	const char *state_directory; /* "" = a restarted agent waits again */
+	bool started; /* a Start has arrived at the agent before, or at this one before it handed over */
 };
 
 /* All on the loop; from inside service_start `phase` alone. */

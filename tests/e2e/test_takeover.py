@@ -9,6 +9,7 @@ import time
 
 import lab
 import pytest
+from test_migration_service import PROXY, SERVICE, START, Service, schema
 
 # New connections, one after the other; now and then an unmodified driver's whole session. Every failure is an error that an
 # application would have seen.
@@ -178,6 +179,34 @@ def test_a_successor_that_fails_leaves_the_old_agent_serving(make_agent, pods, o
     finally:
         old.send_signal(signal.SIGCONT)
         agent.process = old
+
+
+@pytest.mark.quick
+def test_nothing_is_forgotten_without_a_state_directory(make_agent, origin, target, keyspace):
+    """The phase and the migration service's Start are in memory only: taken back, or taken over, they are the same."""
+    service = Service()
+    migration = {"serviceHost": lab.NODE_IP, "servicePort": SERVICE, "proxyHost": lab.NODE_IP, "proxyPort": PROXY}
+    try:
+        agent = make_agent(start=False, ebpf=False, migration=migration, state={"directory": ""})
+        agent.start(ready=False)
+        service.connect()
+        assert service.ask(START, schema(keyspace)) == (True, "")
+        agent.wait_ready()
+        good, old = agent.config, agent.process
+        agent.config = lab.merge(good, {"http": {"address": "203.0.113.7"}})  # not this machine's
+        agent.start(ready=False, more=["--takeover"])
+        assert agent.process.wait(20) == 1
+        agent.process, agent.config = old, good
+        lab.wait_until(lambda: "did not take over" in agent.log(), 15, agent.log)
+        lab.wait_until(lambda: agent.http("/readyz")[0] == 200, 15, "its HTTP port is there again")
+        assert agent.status()["phase"] == "mirror"
+        assert not agent.status()["migrationService"]["waiting"]
+        old = agent.take_over()
+        assert agent.status()["phase"] == "mirror"
+        assert not agent.status()["migrationService"]["waiting"]
+        assert old.wait(25) == 0
+    finally:
+        service.close()
 
 
 def test_old_agent_killed_while_it_drains(make_agent, pods, origin, keyspace):

@@ -480,6 +480,10 @@ static void no_wait_once_traffic_has_moved(void **state)
 		restart(f, table[i].phase);
 		assert_int_equal(service_waiting(f->service), table[i].waits);
 	}
+	/* Nor where the agent itself knows better than the record. */
+	f->options.started = true;
+	restart(f, PHASE_MIRROR);
+	assert_false(service_waiting(f->service));
 }
 
 /* ---------------------------------------------------------------- Complete, Shutdown, TableUpdate */
