@@ -65,7 +65,7 @@ static json_t *intercept_answer(const struct node *n)
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "redirected", (json_int_t)t.redirected, "bypassed",
 			 (json_int_t)t.bypassed, "refused", (json_int_t)t.refused, "direct", (json_int_t)t.direct, "observed",
 			 (json_int_t)t.observed, "unattributed", (json_int_t)metrics_total(METRIC_SESSIONS_UNATTRIBUTED), "acceleration",
-			 on ? "on" : "off", "because", why, "strays", (json_int_t)n->strays_found, "straysClosed",
+			 on ? "on" : "off", "because", why, "strays", (json_int_t)n->looked.found, "straysClosed",
 			 (json_int_t)n->strays_closed);
 }
 
@@ -131,6 +131,7 @@ static void answer_status(struct admin_reply *reply, const json_t *request, void
 	if (n->intercept)
 		json_object_set_new(o, "interception", intercept_answer(n));
 	vigil_describe(n, o);
+	steer_describe(n, o);
 	if (n->takeover)
 		json_object_set_new(o, "agentBefore", takeover_describe(n));
 	if (n->service)

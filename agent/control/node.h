@@ -16,6 +16,14 @@
 #include "mirror/recovery.h"
 #include "relay/relay.h"
 
+/* One look for connections that pass by the agent. */
+struct strays {
+	unsigned found, closed, spared;
+	const char *spared_for; /* the last one; static */
+	int result;             /* < 0: it could not see everything, `error` says why */
+	struct error error;
+};
+
 struct node {
 	const struct config *config;
 	uv_loop_t loop;
@@ -28,7 +36,11 @@ struct node {
 	bool strays_running, watch_running, watch_learned, serving, events_made, events_on;
 	bool counted;           /* what earlier agents put on the ledger is in the counters */
 	bool signalled;         /* told to stop */
-	unsigned strays_found, strays_closed;
+	struct strays looking, looked; /* the thread pool's while it runs; the main loop's */
+	unsigned strays_closed;
+	struct phase_listener clear;   /* waits until none is left; done NULL = nobody does */
+	uint64_t clear_until_ns;
+	bool clear_counts;             /* the look that runs began after somebody waited */
 	uint64_t started_ns;
 	struct metrics *metrics; /* of the main thread */
 	struct scope scope;      /* what is mirrored */
@@ -66,6 +78,13 @@ void steer_stop(struct node *n);
 void steer_pause(struct node *n);                      /* another agent looks after it; not from a callback */
 void steer_resume(struct node *n);
 void steer_poll(struct node *n);                       /* takes the events that are there now */
+/*
+ * While mirroring: `listener` is told once no connection passes by the agent any more, or that some still do after
+ * STEER_CLEAR_SECONDS, or why nobody can tell. One at a time.
+ */
+void steer_clear(struct node *n, const struct phase_listener *listener);
+void steer_describe(const struct node *n, json_t *status); /* adds to `problems` */
+#define STEER_CLEAR_SECONDS 30
 
 /* gaps.c: the gap ledger, NULL when none is kept. */
 struct ledger *gaps_ledger(struct node *n);

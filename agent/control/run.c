@@ -244,6 +244,16 @@ static void service_move(void *context, const struct phase_request *request, con
 	phases_request(((struct node *)context)->phases, request, listener);
 }
 
+static void service_clear(void *context, const struct phase_listener *listener)
+{
+	struct node *n = context;
+
+	if (n->intercept)
+		steer_clear(n, listener);
+	else
+		listener->done(listener->context, NULL, NULL); /* who is not pointed at the agent is not known to it */
+}
+
 static void service_shutdown(void *context)
 {
 	log_info("agent", "stopping, as the migration service asked; requests in flight are answered first");
@@ -280,7 +290,7 @@ static int start_migration_service(struct node *n, struct error *error)
 					     .proxy_port = (uint16_t)c->migration.proxy_port},
 				    .state_directory = c->state.directory,
 				    .started = takeover_started(n) || handover_started(n)};
-	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .hold = service_hold, .stop = service_shutdown,
+	struct service_hooks hooks = {.serve = serve, .phase = service_phase, .move = service_move, .clear = service_clear, .hold = service_hold, .stop = service_shutdown,
 				      .context = n};
 
 	return c->migration.service_host[0] ? service_start(&n->loop, &o, &hooks, &n->service, error) : 0;

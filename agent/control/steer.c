@@ -220,25 +220,111 @@ static void learn_watch(struct node *n)
 
 /* ---- connections older than the agent */
 
+static void on_stray(void *opaque, const struct intercept_stray *stray)
+{
+	struct strays *s = opaque;
+
+	s->found++;
+	if (!stray->spared)
+		return;
+	s->spared++;
+	s->spared_for = stray->spared;
+}
+
 static void strays_work(uv_work_t *work)
 {
 	struct node *n = work->data;
-	struct error error;
-	unsigned closed = 0;
-	int found = intercept_strays(n->intercept, n->relay.course.mirroring ? STRAYS_A_SECOND : 0, &closed, NULL, NULL, &error);
+	struct strays *s = &n->looking;
 
-	n->strays_found = found > 0 ? (unsigned)found : 0;
-	n->strays_closed += closed;
-	if (closed)
-		log_info("intercept", "%u connections that did not go through the agent were closed; their drivers reconnect", closed);
+	*s = (struct strays){0};
+	s->result = intercept_strays(n->intercept, n->relay.course.mirroring ? STRAYS_A_SECOND : 0, &s->closed, on_stray, s, &s->error);
+}
+
+static void clear_over(struct node *n, const char *error, const char *hint)
+{
+	struct phase_listener l = n->clear;
+
+	n->clear = (struct phase_listener){0};
+	if (l.done)
+		l.done(l.context, error, hint);
+}
+
+static void clear_late(struct node *n)
+{
+	const struct strays *s = &n->looked;
+	char text[200], more[120] = "";
+
+	if (s->spared)
+		snprintf(more, sizeof(more), "; %u of them would pass by again: %s", s->spared, s->spared_for);
+	snprintf(text, sizeof(text), "%u connections still pass by the agent after %u s, and what they write is not mirrored%s", s->found,
+		 STEER_CLEAR_SECONDS, more);
+	clear_over(n, text, s->spared ? "see \"What was bypassed, and why\" in docs/inspect.md, and stop those clients"
+				      : "they are closed 20 a second: try again, or restart those clients");
+}
+
+/* Said when it begins, not every second. */
+static void judge_strays(struct node *n, const struct strays *before)
+{
+	if (n->looked.result < 0 && before->result >= 0)
+		log_error("intercept", "connections that pass by the agent are not all found and closed, and what they write is not mirrored: %s",
+			  n->looked.error.text);
+	else if (n->looked.result >= 0 && before->result < 0)
+		log_info("intercept", "connections that pass by the agent are found and closed again");
 }
 
 static void strays_done(uv_work_t *work, int status)
 {
 	struct node *n = work->data;
+	struct strays before = n->looked;
 
 	(void)status;
 	n->strays_running = false;
+	n->looked = n->looking;
+	n->strays_closed += n->looked.closed;
+	if (n->looked.closed)
+		log_info("intercept", "%u connections that did not go through the agent were closed; their drivers reconnect",
+			 n->looked.closed);
+	judge_strays(n, &before);
+	if (!n->clear.done || !n->clear_counts)
+		return;
+	if (n->looked.result < 0)
+		clear_over(n, n->looked.error.text, NULL);
+	else if (n->looked.found == 0)
+		clear_over(n, NULL, NULL);
+}
+
+static void look_for_strays(struct node *n)
+{
+	if (n->strays_running)
+		return;
+	n->strays_running = true;
+	n->clear_counts = n->clear.done != NULL;
+	n->strays.data = n;
+	uv_queue_work(&n->loop, &n->strays, strays_work, strays_done);
+}
+
+void steer_clear(struct node *n, const struct phase_listener *listener)
+{
+	if (n->clear.done) {
+		listener->done(listener->context, "somebody waits already for the last connection that passes by the agent", NULL);
+		return;
+	}
+	n->clear = *listener;
+	n->clear_until_ns = clock_now_ns() + STEER_CLEAR_SECONDS * 1000000000ull;
+	look_for_strays(n);
+}
+
+void steer_describe(const struct node *n, json_t *status)
+{
+	json_t *problems;
+
+	if (!n->intercept || n->looked.result >= 0)
+		return;
+	problems = json_copy(json_object_get(status, "problems")); /* others keep theirs */
+	if (!problems)
+		problems = json_array();
+	json_array_append_new(problems, json_string(n->looked.error.text));
+	json_object_set_new(status, "problems", problems);
 }
 
 int steer_start(struct node *n, struct error *error)
@@ -283,6 +369,7 @@ void steer_resume(struct node *n)
 
 void steer_pause(struct node *n)
 {
+	clear_over(n, "the agent is stopping", NULL);
 	/* Work on the thread pool still looks at the kernel side, and its findings are the ledger's. */
 	while (n->strays_running || n->watch_running)
 		uv_run(&n->loop, UV_RUN_ONCE);
@@ -303,11 +390,10 @@ void steer_tick(struct node *n)
 	}
 	if (++seconds % 10 == 1)
 		learn_watch(n);
-	if (n->relay.course.mirroring && !n->strays_running) {
-		n->strays_running = true;
-		n->strays.data = n;
-		uv_queue_work(&n->loop, &n->strays, strays_work, strays_done);
-	}
+	if (n->clear.done && clock_now_ns() > n->clear_until_ns)
+		clear_late(n);
+	if (n->relay.course.mirroring)
+		look_for_strays(n);
 	if (intercept_superseded(n->intercept) && n->serving) {
 		log_info("agent", "another agent has taken over; this one ends");
 		uv_stop(&n->loop);

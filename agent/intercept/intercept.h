@@ -289,7 +289,8 @@ struct intercept_stray {
  * on a worker's loop; it may run on a thread of its own as long as no cgroup is added or removed meanwhile.
  * The processes must be visible (the node's pid namespace: hostPID). Returns how many were found, *ret_closed
  * how many were closed; −EOPNOTSUPP: this kernel cannot close sockets of others (CONFIG_INET_DIAG_DESTROY),
- * −EPERM: CAP_SYS_ADMIN for setns is missing.
+ * −EPERM: CAP_SYS_ADMIN for setns is missing, or processes are not visible. After an error *ret_closed and the
+ * callback have what was seen all the same.
  */
 int intercept_strays(struct intercept *it, unsigned close_limit, unsigned *ret_closed,
 		     void (*callback)(void *opaque, const struct intercept_stray *stray), void *opaque,

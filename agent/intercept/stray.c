@@ -280,7 +280,18 @@ static void hunt_meet(struct hunt *h, const struct namespace *ns, const struct n
 		h->code = error_set(&h->error, code,
 				    "closing connections of others needs a kernel with "
 				    "CONFIG_INET_DIAG_DESTROY; restart the clients instead");
+	else if (code != -ENOENT)
+		h->code = error_set(&h->error, code,
+				    "closing a connection of another process: %s (CAP_NET_ADMIN is needed); restart "
+				    "the clients instead",
+				    strerror(-code));
 	/* −ENOENT: it closed by itself meanwhile. */
+}
+
+static void hunt_blind(struct hunt *h, const struct namespace *ns, int code)
+{
+	h->code = error_set(&h->error, code, "listing the sockets of process %u's network namespace: %s (the kernel module tcp_diag is needed)",
+			    ns->pid, strerror(-code));
 }
 
 static void hunt_dump(struct hunt *h, const struct namespace *ns, int fd, int family)
@@ -295,15 +306,21 @@ static void hunt_dump(struct hunt *h, const struct namespace *ns, int fd, int fa
 	};
 	static __thread char buffer[32768] __attribute__((aligned(8)));
 
-	if (send(fd, &request, sizeof(request), 0) < 0)
+	if (send(fd, &request, sizeof(request), 0) < 0) {
+		hunt_blind(h, ns, -errno);
 		return;
+	}
 	for (;;) {
 		ssize_t size = recv(fd, buffer, sizeof(buffer), 0);
 		struct nlmsghdr *head = (struct nlmsghdr *)buffer;
 
-		if (size <= 0)
+		if (size <= 0) {
+			hunt_blind(h, ns, size < 0 ? -errno : -EPIPE);
 			return;
+		}
 		for (; NLMSG_OK(head, size); head = NLMSG_NEXT(head, size)) {
+			if (head->nlmsg_type == NLMSG_ERROR)
+				hunt_blind(h, ns, ((struct nlmsgerr *)NLMSG_DATA(head))->error);
 			if (head->nlmsg_type == NLMSG_DONE || head->nlmsg_type == NLMSG_ERROR)
 				return;
 			if (head->nlmsg_type == SOCK_DIAG_BY_FAMILY)
@@ -331,8 +348,10 @@ static void hunt_enter(struct hunt *h, const struct namespace *ns)
 	}
 	close(netns);
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	if (fd < 0)
+	if (fd < 0) {
+		hunt_blind(h, ns, -errno);
 		return;
+	}
 	hunt_dump(h, ns, fd, AF_INET);
 	hunt_dump(h, ns, fd, AF_INET6);
 	close(fd);
@@ -360,20 +379,16 @@ int intercept_strays(struct intercept *it, unsigned close_limit, unsigned *ret_c
 	loader_lookup(it, "power", &key, &power);
 	h.switched_off = power.interception != INTERCEPTION_ON;
 	code = hunt_prepare(&h);
-	if (!code && h.hidden && !h.namespace_count) {
-		free(h.cgroups);
-		if (ret_closed)
-			*ret_closed = 0;
-		return error_set(e, -EPERM,
-				 "%u processes of the selected cgroups are in another pid namespace: run the "
-				 "agent in the node's "
-				 "(hostPID: true) to find their connections",
-				 h.hidden);
-	}
 	if (!code)
 		code = -pthread_create(&thread, NULL, hunt_run, &h);
 	if (!code) {
 		pthread_join(thread, NULL);
+		/* Also where some are visible, the agent's own perhaps: what was not looked at may be anything. */
+		if (!h.code && h.hidden)
+			h.code = error_set(&h.error, -EPERM,
+					   "%u processes of the selected cgroups are in another pid namespace: run the agent in the "
+					   "node's (hostPID: true) to find their connections",
+					   h.hidden);
 		code = h.code;
 		if (code && e)
 			*e = h.error;

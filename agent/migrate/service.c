@@ -2,8 +2,8 @@
 /*
  * See service.h. A request is answered at once or, where it asks for a phase, when the phases have answered:
  *
- *   NONE ──Start in phase observe──▶ START     phase mirror
- *    ▲ ────Complete────────────────▶ COMPLETE  phases cutover, finish
+ *   NONE ──Start───────▶ START     phase mirror, then: no client passes by the agent any more
+ *    ▲ ────Complete────▶ COMPLETE  phases cutover, finish
  *    └──────── Success, or Failure with the reason, to all that wait
  *
  * Requests of the kind that is under way join; others are refused until it is over. Connections and answers
@@ -63,7 +63,7 @@ static void goal_over(struct service *s, const char *error)
 	unsigned count = s->waiter_count;
 
 	memcpy(waiters, s->waiters, sizeof(waiters));
-	if (s->moved)
+	if (s->moved || error)
 		log_audit("migration service: %s %s%s%s", s->goal == GOAL_START ? "Start" : "Complete",
 			  error ? "failed" : "done", error ? ": " : "", error ? error : "");
 	s->goal = GOAL_NONE;
@@ -101,6 +101,26 @@ static void on_moved(void *context, const char *error, const char *hint)
 	service_put(s);
 }
 
+static void on_clear(void *context, const char *error, const char *hint)
+{
+	struct service *s = context;
+	char text[UPDATE_ERROR_SIZE];
+
+	MAGIC_CHECK(s, SERVICE_MAGIC);
+	snprintf(text, sizeof(text), "%s%s%s", error ? error : "", error && hint ? ". " : "", error && hint ? hint : "");
+	if (!s->stopped)
+		goal_over(s, error ? text : NULL);
+	service_put(s);
+}
+
+/* Writes that pass by the agent would be missing from what the service unloads and from what is mirrored. */
+static bool may_pass_by(const struct service *s)
+{
+	enum phase now = s->hooks.phase(s->hooks.context);
+
+	return s->hooks.clear && (now == PHASE_MIRROR || now == PHASE_DRAIN);
+}
+
 static void goal_step(struct service *s)
 {
 	enum phase now = s->hooks.phase(s->hooks.context);
@@ -108,6 +128,12 @@ static void goal_step(struct service *s)
 	struct phase_listener listener = {.done = on_moved, .context = s};
 	char who[64];
 
+	if (s->goal == GOAL_START && may_pass_by(s)) {
+		listener.done = on_clear;
+		s->users++;
+		s->hooks.clear(s->hooks.context, &listener);
+		return;
+	}
 	if (s->goal == GOAL_START ? now != PHASE_OBSERVE : now == PHASE_FINISH) {
 		goal_over(s, NULL);
 		return;
@@ -126,7 +152,7 @@ static void goal_join(struct service *s, enum goal goal, const struct sender *w)
 	if (s->goal != GOAL_NONE && s->goal != goal) {
 		post_fail(s->post, w,
 			  s->goal == GOAL_START
-			      ? "Start is not done yet: the agent is on its way to phase mirror"
+			      ? "Start is not done yet: the agent is on its way to phase mirror, or clients still pass by it"
 			      : "Complete is under way");
 		return;
 	}
@@ -191,7 +217,7 @@ static void take_start(struct service *s, const struct update *u, const struct s
 		return;
 	}
 	/* Success lets the service unload: from here on nothing that is written may be missed. */
-	if (s->hooks.phase(s->hooks.context) == PHASE_OBSERVE)
+	if (s->hooks.phase(s->hooks.context) == PHASE_OBSERVE || (s->goal != GOAL_COMPLETE && may_pass_by(s)))
 		goal_join(s, GOAL_START, w);
 	else
 		post_succeed(s->post, w);

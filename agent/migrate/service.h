@@ -39,6 +39,9 @@ struct service_hooks {
 	enum phase (*phase)(void *context);
 	void (*move)(void *context, const struct phase_request *request,
 		     const struct phase_listener *listener);
+	/* In phases mirror and drain: wait until no client passes by the agent any more; `done` says so, or why some do.
+	 * NULL = none can. */
+	void (*clear)(void *context, const struct phase_listener *listener);
 	/* Tables that are at these steps: hold or release their writes. 0, or −errno with the reason. */
 	int (*hold)(void *context, const struct migration_table *tables, size_t count, struct error *error);
 	void (*stop)(void *context); /* end the agent, gracefully */

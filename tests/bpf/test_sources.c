@@ -213,7 +213,7 @@ static pid_t pod_process(enum lab_place pod)
 static void test_hidden_processes_are_named(void **state)
 {
 	struct lab_agent a = open_with(lab.cgroup[LAB_POD_A]);
-	pid_t pod = pod_process(LAB_POD_A), watcher;
+	pid_t pod = pod_process(LAB_POD_A), watcher, visible;
 	int status;
 
 	(void)state;
@@ -224,7 +224,13 @@ static void test_hidden_processes_are_named(void **state)
 		unsigned closed;
 		int found = intercept_strays(a.it, 0, &closed, NULL, NULL, &e);
 
-		_exit(found == -EPERM && strstr(e.text, "hostPID") ? 0 : 1);
+		if (found != -EPERM || !strstr(e.text, "hostPID"))
+			_exit(1);
+		/* One that is seen, as the agent's own where its pod is selected, too, does not stand for the others. */
+		visible = pod_process(LAB_POD_A);
+		found = intercept_strays(a.it, 0, &closed, NULL, NULL, &e);
+		kill(visible, SIGKILL);
+		_exit(found == -EPERM ? 0 : 2);
 	}
 	assert_int_equal(waitpid(watcher, &status, 0), watcher);
 	assert_true(WIFEXITED(status));
@@ -430,7 +436,7 @@ static int pass_by(const char *ip, int listener, int protocol, int *ret_end)
 	int fd = lab_socket(LAB_POD_A, strchr(ip, ':') ? AF_INET6 : AF_INET, protocol);
 
 	assert_true(fd >= 0);
-	assert_int_equal(lab_connect_fd(LAB_POD_A, fd, ip, LAB_PORT, 1000), 0);
+	assert_int_equal(lab_connect_fd(LAB_POD_A, fd, ip, LAB_PORT, 5000), 0); /* the first of IPv6 may take a second */
 	*ret_end = lab_take(listener);
 	assert_true(*ret_end >= 0);
 	return fd;

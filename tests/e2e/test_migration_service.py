@@ -3,7 +3,11 @@
 import base64
 import json
 import socket
+import os
 import struct
+import subprocess
+import sys
+import time
 import uuid
 
 import lab
@@ -61,6 +65,24 @@ class Service:
         for s in (self.listener, self.out, self.back):
             if s:
                 s.close()
+
+
+# Connections that were there before the agent served: says when the last of them was closed (CLOCK_MONOTONIC, the node's).
+OLDER = """
+import rawcql, select, sys, time
+clients = [rawcql.Client(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+print("open", flush=True)
+left = {c.socket.fileno(): c.socket for c in clients}
+while left:
+    for fd in select.select(list(left), [], [])[0]:
+        try:
+            gone = not left[fd].recv(65536)
+        except OSError:
+            gone = True
+        if gone:
+            del left[fd]
+print(time.monotonic(), flush=True)
+"""
 
 
 def schema(keyspace):
@@ -137,4 +159,39 @@ def test_interception_waits_for_start_and_a_restart_does_not(make_agent, pod, or
         agent.start()  # ready without another Start
         assert "has been started before" in agent.log()
     finally:
+        service.close()
+
+
+def test_start_waits_for_connections_that_pass_by(make_agent, pod, origin, target, keyspace, tmp_path, monkeypatch):
+    """Success lets the service unload: by then no older connection may write past the agent. Where that cannot be seen, it is said."""
+    service = Service()
+    migration = {"serviceHost": lab.NODE_IP, "servicePort": SERVICE, "proxyHost": lab.NODE_IP, "proxyPort": PROXY}
+    less = tmp_path / "agent"
+    less.write_text(f'#!/bin/sh\nexec setpriv --inh-caps -sys_admin --bounding-set -sys_admin {lab.BINARY} "$@"\n')
+    less.chmod(0o755)
+    older = pod.start([sys.executable, "-c", OLDER, origin.address, "45"], text=True, stdout=subprocess.PIPE,
+                      env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.abspath(__file__))))
+    try:
+        assert older.stdout.readline().strip() == "open"
+        agent = make_agent(start=False, migration=migration)
+        with monkeypatch.context() as m:
+            m.setattr(lab, "BINARY", str(less))
+            agent.start(ready=False)
+        service.connect()
+        ok, why = service.ask(START, schema(keyspace))
+        assert not ok and "CAP_SYS_ADMIN" in why, why
+        assert any("CAP_SYS_ADMIN" in p for p in agent.status()["problems"]), agent.status()
+        time.sleep(2.5)
+        assert agent.log().count("are not all found and closed") == 1, agent.log()
+        agent.stop()
+        agent.start()
+        service.connect()
+        assert service.ask(START, schema(keyspace)) == (True, "")
+        answered = time.monotonic()
+        assert float(older.communicate(timeout=20)[0]) <= answered, "Success while older connections were open"
+        assert agent.status()["interception"]["strays"] == 0
+        assert "problems" not in agent.status()
+    finally:
+        older.kill()
+        older.wait()
         service.close()

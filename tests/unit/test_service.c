@@ -41,7 +41,8 @@ struct fixture {
 	int serve_result;
 	int hold_result;
 	char holds[512]; /* what was asked for, one after the other */
-	struct phase_listener move;
+	struct phase_listener move, clear;
+	unsigned cleared;
 	enum phase asked;
 	char who[80];
 };
@@ -85,6 +86,24 @@ static void move_ends(struct fixture *f, const char *error, const char *hint)
 	l.done(l.context, error, hint);
 }
 
+static void on_clear(void *context, const struct phase_listener *listener)
+{
+	struct fixture *f = context;
+
+	assert_null(f->clear.done);
+	f->clear = *listener;
+	f->cleared++;
+}
+
+static void clear_ends(struct fixture *f, const char *error, const char *hint)
+{
+	struct phase_listener l = f->clear;
+
+	assert_non_null(l.done);
+	f->clear = (struct phase_listener){0};
+	l.done(l.context, error, hint);
+}
+
 static int on_hold(void *context, const struct migration_table *tables, size_t count, struct error *error)
 {
 	struct fixture *f = context;
@@ -103,14 +122,19 @@ static void on_stop(void *context)
 	((struct fixture *)context)->stopped++;
 }
 
-static void fixture_start(struct fixture *f)
+static void fixture_start_with(struct fixture *f, void (*clear)(void *context, const struct phase_listener *listener))
 {
 	struct service_hooks hooks = {
-	    .serve = on_serve, .phase = on_phase, .move = on_move, .hold = on_hold, .stop = on_stop, .context = f};
+	    .serve = on_serve, .phase = on_phase, .move = on_move, .clear = clear, .hold = on_hold, .stop = on_stop, .context = f};
 	struct error error;
 
 	if (service_start(&f->loop, &f->options, &hooks, &f->service, &error) < 0)
 		fail_msg("%s", error.text);
+}
+
+static void fixture_start(struct fixture *f)
+{
+	fixture_start_with(f, NULL);
 }
 
 static void fixture_stop(struct fixture *f)
@@ -402,6 +426,50 @@ static void start_in_observe_mirrors_first(void **state)
 	move_ends(f, NULL, NULL);
 	expect(f, fd, 4, NULL);
 	assert_int_equal(f->served, 1);
+	close(fd);
+}
+
+/* What passes by the agent is missing on the target: Success comes when nothing does. */
+static void start_waits_for_clients_that_pass_by(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+
+	fixture_stop(f);
+	f->phase = PHASE_OBSERVE;
+	fixture_start_with(f, on_clear);
+	fd = client_open(f);
+	client_send(fd, 1, UPDATE_START, schema);
+	UNTIL(f, f->moves == 1)
+	assert_int_equal(f->cleared, 0);
+	move_ends(f, NULL, NULL);
+	assert_int_equal(f->cleared, 1);
+	expect_nothing(f, fd, 50);
+	client_send(fd, 2, UPDATE_START, schema); /* joins */
+	client_send(fd, 3, UPDATE_COMPLETE, NULL);
+	expect(f, fd, 3, "clients still pass by it");
+	clear_ends(f, "7 connections still pass by", "try again");
+	expect(f, fd, 1, "7 connections still pass by. try again");
+	expect(f, fd, 2, "7 connections still pass by. try again");
+	/* In mirror, too, where nothing is to be moved. */
+	client_send(fd, 4, UPDATE_START, schema);
+	UNTIL(f, f->cleared == 2)
+	assert_int_equal(f->moves, 1);
+	clear_ends(f, NULL, NULL);
+	expect(f, fd, 4, NULL);
+	/* Nobody is there any more when it ends. */
+	client_send(fd, 5, UPDATE_START, schema);
+	UNTIL(f, f->cleared == 3)
+	fixture_stop(f);
+	expect_end(f, fd);
+	clear_ends(f, "the agent is stopping", NULL);
+	/* After the cutover the origin is not unloaded. */
+	f->phase = PHASE_CUTOVER;
+	fixture_start_with(f, on_clear);
+	fd = client_open(f);
+	client_send(fd, 6, UPDATE_START, schema);
+	expect(f, fd, 6, NULL);
+	assert_int_equal(f->cleared, 3);
 	close(fd);
 }
 
@@ -987,6 +1055,7 @@ int main(void)
 	    TEST(start_lets_clients_in),
 	    TEST(bad_start_is_refused),
 	    TEST(start_in_observe_mirrors_first),
+	    TEST(start_waits_for_clients_that_pass_by),
 	    TEST(a_start_is_remembered),
 	    TEST(a_start_that_cannot_be_recorded_fails),
 	    TEST(no_wait_once_traffic_has_moved),
