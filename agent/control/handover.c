@@ -93,6 +93,11 @@ static void on_request(struct admin_reply *reply, const json_t *request, void *c
 		admin_fail(reply, "the agent before this one still serves clients", "wait until it has ended: cqlferry status");
 	} else if (!phases_settled(n->phases)) {
 		admin_fail(reply, "a phase change is under way", "wait for it: cqlferry status");
+	} else if (mirror_barriers_waiting(&n->mirror)) {
+		/* What clients of the new one write meanwhile would be on the other cluster before it. */
+		admin_fail(reply, "a TRUNCATE or a schema change waits for its turn on the other cluster",
+			   "wait until it is through (cqlferry status: the backlog, tables on hold), or stop this agent (SIGTERM) and start the new one "
+			   "without takeover");
 	} else if (json_is_true(json_object_get(request, "probe"))) {
 		admin_done(reply, json_pack("{s:i, s:s, s:s}", "pid", (int)getpid(), "version", CQLFERRY_VERSION, "state",
 					    handover_state(n->config->state.directory, state)));

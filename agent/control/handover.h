@@ -10,7 +10,7 @@
  *                                                              writes and releases phase, ledger, state files, HTTP port, migration
  *                                                              service, admin socket; goes on serving
  *   ◀ {"ok":true,"phase":"mirror","started":false,"listeners":[{"address":"10.77.0.1:19042","intercepted":true},…]} with the sockets (SCM_RIGHTS);
-                                                              started: the migration service has said Start
+ *                                                            started: the migration service has said Start
  *     opens all of these, accepts, steers to itself
  *   ▶ {"serving":true}                                         closes its listeners after HANDOVER_ACCEPT_MS, idle sessions bit by bit
  *   ◀ {"sessions":7,"backlog":0,"gaps":[…]}                    once a second

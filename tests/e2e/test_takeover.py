@@ -165,6 +165,15 @@ def test_a_successor_that_fails_leaves_the_old_agent_serving(make_agent, pods, o
         lab.wait_until(lambda: word in agent.log() and ("did not take over" in agent.log()) == given, 15, agent.log)
         lab.wait_until(lambda: agent.http("/readyz")[0] == 200, 15, "its HTTP port is there again")
     assert agent.status()["phase"] == "mirror"
+    # While a TRUNCATE waits for a table on hold: what is written through the new one would be on the target before it.
+    agent.cli("hold", f"{keyspace}.later")
+    pods[1].python("import rawcql, sys\nrawcql.Client(sys.argv[1]).query(sys.argv[2])", origin.address, f"TRUNCATE {keyspace}.later")
+    agent.start(ready=False, more=["--takeover"])
+    assert agent.process.wait(20) == 1
+    agent.process = old
+    assert "waits for its turn" in agent.log() and agent.http("/readyz")[0] == 200, agent.log()
+    agent.cli("release", f"{keyspace}.later")
+    agent.settled()
     agent.phase("observe")
     agent.phase("mirror")
     load.wait_running(40)
