@@ -61,7 +61,7 @@ void statement_refine(struct statement *s, struct columns binds)
  * sync. */
 enum unmirrored statement_unmirrored(const struct statement *s)
 {
-	static const uint32_t unsettled = STATEMENT_ARITHMETIC | STATEMENT_ELEMENT | STATEMENT_FUNCTION;
+	static const uint32_t undecided = STATEMENT_ARITHMETIC | STATEMENT_ELEMENT, list = STATEMENT_LIST | STATEMENT_LIST_VALUE;
 
 	switch (s->kind) {
 	case STATEMENT_UNKNOWN:
@@ -80,10 +80,13 @@ enum unmirrored statement_unmirrored(const struct statement *s)
 		return UNMIRRORED_LWT;
 	if (s->flags & STATEMENT_COUNTER)
 		return UNMIRRORED_COUNTER;
-	/* Before what is undecided: where a list is certain there are no counters, and a row sync serves all the rest. */
-	if (s->flags & STATEMENT_LIST || (s->flags & STATEMENT_LIST_VALUE && s->flags & unsettled))
+	/* Before what is undecided: where a list is certain there are no counters. What changes a list is sent, and then nothing but its lists
+	 * is compared: a function's value beside it would stay another. */
+	if (s->flags & STATEMENT_FUNCTION && s->flags & list)
+		return UNMIRRORED_FUNCTION;
+	if (s->flags & STATEMENT_LIST || (s->flags & STATEMENT_LIST_VALUE && s->flags & undecided))
 		return UNMIRRORED_LIST;
-	if (s->flags & (STATEMENT_ARITHMETIC | STATEMENT_ELEMENT))
+	if (s->flags & undecided)
 		return UNMIRRORED_UNCLASSIFIED;
 	if (s->flags & STATEMENT_FUNCTION)
 		return UNMIRRORED_FUNCTION;
