@@ -110,6 +110,38 @@ enum instant_kind function_instant(struct span name, bool fold)
 	return INSTANT_NONE;
 }
 
+bool function_is_json(struct span name, bool fold)
+{
+	static const char *const names[] = {"fromjson", "from_json", NULL};
+	char text[NAME_MAX_KNOWN];
+
+	return fold_name(name, fold, text) && listed(names, text, name.size);
+}
+
+bool string_is_now(struct span text)
+{
+	return text.size == 3 && (text.data[0] | 0x20) == 'n' && (text.data[1] | 0x20) == 'o' && (text.data[2] | 0x20) == 'w';
+}
+
+/* \u0040 to \u007f: no encoder writes a letter of ASCII like that. */
+static bool escapes_letter(const uint8_t *p, size_t left)
+{
+	return left >= 6 && p[1] == 'u' && p[2] == '0' && p[3] == '0' && p[4] >= '4' && p[4] <= '7';
+}
+
+bool json_has_now(struct span document)
+{
+	const uint8_t *p = document.data, *end = p + document.size;
+
+	for (const uint8_t *at = p; at < end && (at = memchr(at, '"', (size_t)(end - at))); at++)
+		if (end - at >= 5 && at[4] == '"' && string_is_now(span_of(at + 1, 3)))
+			return true;
+	for (const uint8_t *at = p; at < end && (at = memchr(at, '\\', (size_t)(end - at))); at++)
+		if (escapes_letter(at, (size_t)(end - at)))
+			return true;
+	return false;
+}
+
 bool function_is_system(struct span name, bool fold)
 {
 	static const char system[] = "system";

@@ -18,5 +18,16 @@ bool function_is_fixed(struct span name, bool fold);
  * under the names of before and since Cassandra 5. */
 enum instant_kind function_instant(struct span name, bool fold);
 
+/*
+ * 'now', in any case, is no constant: a timestamp takes it for the coordinator's present (TimestampSerializer, 4.1.10 and 5.0.9), also in
+ * collections and in JSON. Nothing but the column's type tells it from a text.
+ */
+bool string_is_now(struct span text);
+/* Whether a JSON document holds that string, or one with an escaped ASCII letter in it, which might be. */
+bool json_has_now(struct span document);
+
+/* Whether it is fromJson(), under either name. */
+bool function_is_json(struct span name, bool fold);
+
 /* Whether it names the keyspace of Cassandra's own functions. */
 bool function_is_system(struct span name, bool fold);

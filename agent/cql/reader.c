@@ -14,7 +14,7 @@ void reader_init(struct reader *r, struct span text, struct statement *s)
 /* What it gives may be a list: from a document, or what it was given. */
 static bool gives_list(const struct token *t)
 {
-	static const char *const names[] = {"fromjson", "from_json", "mask_null", "mask_default", "mask_replace"};
+	static const char *const names[] = {"mask_null", "mask_default", "mask_replace"};
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (token_is(t, names[i]))
@@ -36,8 +36,17 @@ static void note_call(struct reader *r)
 				return;
 	if (r->qualified || !function_is_fixed(t->text, t->kind != TOKEN_QUOTED))
 		r->s->flags |= STATEMENT_FUNCTION;
-	if (gives_list(t))
+	if (function_is_json(t->text, t->kind != TOKEN_QUOTED))
+		r->s->flags |= STATEMENT_LIST_VALUE | STATEMENT_JSON;
+	else if (gives_list(t))
 		r->s->flags |= STATEMENT_LIST_VALUE;
+}
+
+/* A string among terms. Its column may be a timestamp, and then 'now' is a call like any other. */
+static void note_string(struct reader *r)
+{
+	if (string_is_now(r->token.text) || (r->s->flags & STATEMENT_JSON && json_has_now(r->token.text)))
+		r->s->flags |= STATEMENT_FUNCTION;
 }
 
 void reader_advance(struct reader *r)
@@ -49,6 +58,8 @@ void reader_advance(struct reader *r)
 	r->token = lexer_next(&r->lexer);
 	if (r->terms && token_punct(&r->token, '('))
 		note_call(r);
+	else if (r->terms && r->token.kind == TOKEN_STRING)
+		note_string(r);
 }
 
 bool reader_take(struct reader *r, const char *word)

@@ -7,7 +7,8 @@
  * A term is carried on as text with "?" for every bind marker and the values of those markers, so that it can
  * stand in a WHERE of the caller's: a literal stays the literal that our lexer read, and a bound value is
  * bound again. A JSON document's member becomes fromJson(?) with the member's text as value. IN becomes "="
- * with several alternatives.
+ * with several alternatives. The string 'now', which a timestamp would take for the present, becomes "?" with
+ * these three bytes as value: a text takes them, a timestamp refuses them.
  *
  * Named markers are resolved by name where the request brings names, and by position where it does not (each
  * occurrence has a position of its own). TTL, TIMESTAMP, SET and IF use up positions like all others.

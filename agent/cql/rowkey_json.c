@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <sys/types.h>
 
+#include "cql/functions.h"
 #include "cql/rowkey_priv.h"
 
 /* A table has fewer columns; members are compared with each other. */
@@ -225,9 +226,21 @@ static int json_member(struct json *j, struct arena *arena, struct rowkey_relati
 	size_t size = to - from;
 	bool null = size == 4 && !memcmp(j->data + from, "null", 4);
 
-	t->usable = size && !null && size <= ROWKEY_VALUES_MAX;
+	bool now = size == 5 && j->data[from] == '"' && string_is_now(span_of(j->data + from + 1, 3));
+
+	t->usable = size && !null && size <= ROWKEY_VALUES_MAX && (now || !json_has_now(span_of(j->data + from, size)));
 	if (!t->usable)
 		return 0;
+	t->value_count = 1;
+	if (now) {
+		uint8_t *value = arena_take(arena, WALK_NOW_SIZE);
+
+		if (!value)
+			return -ENOMEM;
+		t->text = span_text("?");
+		t->values = span_of(value, walk_put_now(span_of(j->data + from + 1, 3), value));
+		return 0;
+	}
 	uint8_t *value = arena_take(arena, size + 4);
 
 	if (!value)
@@ -237,7 +250,6 @@ static int json_member(struct json *j, struct arena *arena, struct rowkey_relati
 	memcpy(value + 4, j->data + from, size);
 	t->text = span_text("fromJson(?)");
 	t->values = span_of(value, size + 4);
-	t->value_count = 1;
 	return 0;
 }
 

@@ -45,6 +45,10 @@ struct span walk_name(struct walk *w, const struct token *t);
  * server gives to an anonymous one. */
 struct span walk_marker(struct walk *w, struct span receiver);
 
+#define WALK_NOW_SIZE 7u
+/* The [value] in place of the string 'now', of which `text` has the three bytes. Returns WALK_NOW_SIZE. */
+size_t walk_put_now(struct span text, uint8_t *to);
+
 /* One term, to the comma, bracket or word behind it, as a copy that stands for itself. */
 void walk_term(struct walk *w, struct span receiver, struct rowkey_term *ret);
 

@@ -201,12 +201,23 @@ struct span walk_marker(struct walk *w, struct span receiver)
 	return value_named(&w->values, walk_name(w, &w->token));
 }
 
+/*
+ * What 'now' becomes: a bound value of three bytes. A text column takes it as that text; a timestamp, of which nobody knows which instant
+ * it was, refuses it, so that no other row is taken for the one that was written.
+ */
+size_t walk_put_now(struct span text, uint8_t *to)
+{
+	memcpy(to, "\0\0\0\3", 4);
+	memcpy(to + 4, text.data, 3);
+	return WALK_NOW_SIZE;
+}
+
 /* One term, as a copy that stands for itself. */
 void walk_term(struct walk *w, struct span receiver, struct rowkey_term *ret)
 {
 	size_t text = 0, bytes = 0;
 	unsigned depth = 0, count = 0;
-	bool usable = !term_ends(w);
+	bool usable = !term_ends(w), json = false;
 
 	while (!token_ended(&w->token) && (depth || !term_ends(w))) {
 		/* A name of this term's own before a bracket is a call. */
@@ -214,6 +225,8 @@ void walk_term(struct walk *w, struct span receiver, struct rowkey_term *ret)
 		    (token_named(&w->previous) || w->previous.kind == TOKEN_NAMED_BIND) &&
 		    !function_is_fixed(w->previous.text, w->previous.kind != TOKEN_QUOTED))
 			usable = false;
+		if (text && token_punct(&w->token, '('))
+			json |= function_is_json(w->previous.text, w->previous.kind != TOKEN_QUOTED);
 		/* A function of a keyspace's own; no number and no name of a key has a dot. */
 		if (token_punct(&w->token, '.'))
 			usable = false;
@@ -236,12 +249,24 @@ void walk_term(struct walk *w, struct span receiver, struct rowkey_term *ret)
 				count++;
 			}
 			w->text[text++] = '?';
+		} else if (w->token.kind == TOKEN_STRING && string_is_now(w->token.text)) {
+			if (bytes > ROWKEY_VALUES_MAX - WALK_NOW_SIZE) {
+				usable = false;
+			} else {
+				bytes += walk_put_now(w->token.text, w->bytes + bytes);
+				count++;
+			}
+			w->text[text++] = '?';
 		} else {
+			if (json && w->token.kind == TOKEN_STRING && json_has_now(w->token.text))
+				usable = false;
 			memcpy(w->text + text, w->lexer.text.data + w->token.at, w->end - w->token.at);
 			text += w->end - w->token.at;
 		}
 		walk_advance(w);
 	}
+	if (json && json_has_now(span_of(w->bytes, bytes)))
+		usable = false;
 	*ret = (struct rowkey_term){.usable = usable && text && !depth && text <= 2 * ROWKEY_VALUES_MAX};
 	if (!ret->usable)
 		return;

@@ -11,6 +11,7 @@
  */
 #include "cql/statement.h"
 
+#include "cql/functions.h"
 #include "cql/reader.h"
 
 /* What a child of a text batch may have and another not. */
@@ -96,6 +97,8 @@ static void read_insert(struct reader *r, bool batch)
 		 * here. */
 		if (r->token.kind == TOKEN_STRING && memchr(r->token.text.data, '[', r->token.text.size))
 			r->s->flags |= STATEMENT_LIST_VALUE;
+		if (r->token.kind == TOKEN_STRING && json_has_now(r->token.text))
+			r->s->flags |= STATEMENT_FUNCTION;
 	} else {
 		if (!token_punct(&r->token, '(')) {
 			r->failed = true;

@@ -31,7 +31,8 @@ enum statement_flag {
 	STATEMENT_COUNTER = 1 << 1,
 	/* Certainly a list append, prepend or subtraction, or an index that is set or deleted. */
 	STATEMENT_LIST = 1 << 2,
-	/* now(), uuid(), currentTimestamp() …, also nested: a different value on each cluster. */
+	/* now(), uuid(), currentTimestamp() …, also nested, and the string 'now', which a timestamp takes for the
+	 * present: a different value on each cluster. */
 	STATEMENT_FUNCTION = 1 << 3,
 	STATEMENT_TIMESTAMP = 1 << 4, /* USING TIMESTAMP */
 	STATEMENT_TTL = 1 << 5,	      /* USING TTL */
@@ -40,7 +41,7 @@ enum statement_flag {
 	/* x[term] = …, DELETE x[term]: list or map; undecided without types. */
 	STATEMENT_ELEMENT = 1 << 7,
 	STATEMENT_TABLES_MORE = 1 << 8, /* touches more tables than fit, or one whose name is too long */
-	STATEMENT_JSON = 1 << 9,
+	STATEMENT_JSON = 1 << 9, /* SELECT JSON, INSERT … JSON, fromJson() */
 	STATEMENT_TEXT_BATCH_MIXED = 1 << 10, /* text batch whose children carry differing properties */
 	/* Beside ARITHMETIC or ELEMENT: a term whose type the binds do not tell. */
 	STATEMENT_UNTYPED = 1 << 11,
@@ -95,8 +96,8 @@ enum unmirrored {
 enum unmirrored statement_unmirrored(const struct statement *s);
 
 /*
- * The same for one request with its bound values (query_params.values, or a BATCH's children): a bound JSON
- * document may hold a list, of which the text says nothing, where there is a bracket in it.
+ * The same for one request with its bound values (query_params.values, or a BATCH's children): of a bound JSON
+ * document the text says nothing. It may hold a list where there is a bracket in it, and the instant "now".
  */
 enum unmirrored statement_unmirrored_bound(const struct statement *s, struct span values);
 

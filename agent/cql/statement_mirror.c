@@ -3,6 +3,7 @@
  * What follows from a statement that was read: whether it can be replayed on another cluster, which of the
  * tables about the cluster it asks for, and what the types of its bind variables decide afterwards.
  */
+#include "cql/functions.h"
 #include "cql/statement.h"
 
 static bool begins(struct span name, const char *prefix)
@@ -100,14 +101,14 @@ enum unmirrored statement_unmirrored(const struct statement *s)
 enum unmirrored statement_unmirrored_bound(const struct statement *s, struct span values)
 {
 	enum unmirrored why = statement_unmirrored(s);
-	bool json = s->flags & STATEMENT_JSON && statement_writes(s);
+	bool plain = why == MIRRORABLE || why == MIRRORABLE_ONCE || why == UNMIRRORED_LIST;
 
-	/* Only what would otherwise be repeated, or repeated with a function's value filled in, has to be
-	 * looked at. */
-	if (json && (why == MIRRORABLE || why == UNMIRRORED_FUNCTION) && values.size &&
-	    memchr(values.data, '[', values.size))
-		return why == MIRRORABLE ? MIRRORABLE_ONCE : UNMIRRORED_LIST;
-	return why;
+	/* Only what would otherwise be sent has to be looked at. */
+	if (!(s->flags & STATEMENT_JSON) || !statement_writes(s) || !plain || !values.size)
+		return why;
+	if (json_has_now(values))
+		return UNMIRRORED_FUNCTION;
+	return why == MIRRORABLE && memchr(values.data, '[', values.size) ? MIRRORABLE_ONCE : why;
 }
 
 enum topology statement_topology(const struct statement *s)

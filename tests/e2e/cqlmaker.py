@@ -328,6 +328,8 @@ class Maker:
             "to_timestamp(now())",
             "toTimestamp(currentDate())",
             "toTimestamp(minTimeuuid(toTimestamp(now())))",
+            "'now'",
+            "$$NOW$$",
         ),
         "date": ("currentDate()", "toDate(now())", "current_date()", "to_date(current_timestamp())"),
         "time": ("currentTime()", "current_time()"),

@@ -43,7 +43,7 @@ def rows(clusters):
         "contended",
         "CREATE TABLE contended.hits (id int PRIMARY KEY, a counter, b counter)",
         "CREATE TABLE contended.lists (id int PRIMARY KEY, l list<text>)",
-        "ALTER TABLE contended.items ADD (steps list<int>, at timeuuid)",
+        "ALTER TABLE contended.items ADD (steps list<int>, at timeuuid, moment timestamp, moments map<text, timestamp>)",
     ) as names:
         pair = shared.Pair(clusters, names)
         yield pair
@@ -241,6 +241,27 @@ def test_appends_from_all_sides(agent, keyspace, rows, family):
             r = cqlwire.Reader(row["l"][0])
             elements += [r.bytes() for _ in range(r.int())]
     assert sorted(elements) == sorted(f"{n}/{i}".encode() for n in range(WRITERS) for i in range(20))
+
+
+def test_the_string_now_is_one_instant(agent, keyspace, rows):
+    """A timestamp column takes the string for the coordinator's present, and the target's comes later."""
+    c, key = connect(agent, 5), iter(range(100))
+    good(c.query(f"USE {keyspace}"))
+    for value in ("'now'", "$$NoW$$", "(timestamp)'now'", "'now' - 1d", "fromJson('\"now\"')"):
+        good(c.query(f"INSERT INTO items (id, moment) VALUES ('m{next(key)}', {value})"))
+    good(c.query(f"UPDATE items SET moments = {{'a': 'now'}} WHERE id = 'm{next(key)}'"))
+    good(c.query(f"UPDATE items SET moments['b'] = 'now' WHERE id = 'm{next(key)}'"))
+    document = '{"id": "m%d", "moment": "now", "moments": {"a": "Now"}}'
+    good(c.query(f"INSERT INTO items JSON '{document % next(key)}'"))
+    good(c.query("INSERT INTO items JSON ?", [(document % next(key)).encode()]))
+    good(c.execute(c.prepared("INSERT INTO items JSON ?"), [(document % next(key)).encode()]))
+    good(c.execute(c.prepared("INSERT INTO items (id, moment) VALUES (?, fromJson(?))"), [b"m%d" % next(key), b'"now"']))
+    good(c.execute(c.prepared("INSERT INTO items (id, moment) VALUES (?, 'now')"), [b"m%d" % next(key)]))
+    good(c.query(f"BEGIN BATCH INSERT INTO items (id, moment) VALUES ('m{next(key)}', 'now'); APPLY BATCH"))
+    good(c.batch(cqlwire.LOGGED, [(f"INSERT INTO items (id, moment) VALUES ('m{next(key)}', 'now')", ())]))
+    good(c.query("INSERT INTO items (id, v) VALUES ('now', 'now')"))  # texts are texts
+    here = rows.equal()
+    assert ("items", (b"now",)) in here and len(here) == next(key) + 1
 
 
 # What is not simply repeated on the target, and so may be stamped by another clock than a plain write.

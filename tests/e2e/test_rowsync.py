@@ -287,6 +287,25 @@ def test_all_forms_of_a_key(pair):
 
 
 @quick
+def test_the_string_now_is_a_key_only_as_a_text(pair):
+    """Nobody knows which instant a timestamp took it for; another row must not be taken for the one that was written."""
+    tables = ("CREATE TABLE IF NOT EXISTS {k}.texts (k text, c text, v int, PRIMARY KEY (k, c))",
+              "CREATE TABLE IF NOT EXISTS {k}.instants (k timestamp, c timestamp, v int, PRIMARY KEY (k, c))")
+    pair.both(*tables, "TRUNCATE {k}.texts", "TRUNCATE {k}.instants")
+    pair.origin("INSERT INTO {k}.texts (k, c, v) VALUES ('now', 'NOW', 1)", "INSERT INTO {k}.instants (k, c, v) VALUES ('now', 'now', 1)")
+    pair.target("INSERT INTO {k}.texts (k, c, v) VALUES ('now', 'a', 1)", "INSERT INTO {k}.texts (k, c, v) VALUES ('other', 'a', 1)")
+    assert pair.sync("INSERT INTO texts (k, c, v) VALUES ('now', 'NOW', 1)") == 0
+    assert pair.sync("DELETE FROM texts WHERE k = $$now$$ AND c > 'NOW'") == 0
+    assert pair.sync("INSERT INTO texts JSON '{\"k\": \"other\", \"c\": \"now\"}'") == 0
+    assert pair.sync("DELETE FROM texts WHERE k IN ('other', 'now') AND c < 'b'") == 0
+    assert pair.equal("texts").rows == 1
+    for statement in ("INSERT INTO instants (k, c, v) VALUES ('now', 5, 1)", "INSERT INTO instants (k, c, v) VALUES (5, 'now', 1)",
+                      "DELETE FROM instants WHERE k = 5 AND c < 'now'", "DELETE FROM instants WHERE k = 5 AND (c) < ('now')",
+                      "INSERT INTO instants JSON '{\"k\": \"now\", \"c\": 5}'", "INSERT INTO instants (k, c) VALUES (fromJson('\"now\"'), 5)"):
+        assert pair.sync(statement) != 0, statement
+
+
+@quick
 def test_ttl_is_what_remains(pair):
     pair.both("TRUNCATE {k}.expiring")
     pair.origin("INSERT INTO {k}.expiring (k, v, w, m) VALUES (1, 1, 1, {1: 1}) USING TTL 100",

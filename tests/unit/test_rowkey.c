@@ -50,6 +50,15 @@ static const struct {
      "I .t k = 1 timestamp = ?<01> ttl = ?<02> json = ?<03>"},
     {"INSERT INTO t (k, v) VALUES (?)", "1", NULL},
     {"INSERT INTO t (k) VALUES (?, ?)", "1,2", NULL},
+    /* 'now' is an instant for a timestamp: only what takes it as a text has such a key */
+    {"INSERT INTO t (k, v) VALUES ('now', $$NOW$$)", "", "I .t k = ?<now> v = ?<NOW>"},
+    {"DELETE FROM t WHERE k = ? AND (a, b) = (1, 'now') AND ts < 'now'", "1", "D* .t k = ?<01> (a b) = (1, ?)<now> ts < ?<now>"},
+    {"UPDATE t SET v = 'now', m['now'] = ? WHERE k IN ('now', ?)", "1,2", "U .t k = ?<now>|?<02>"},
+    {"INSERT INTO t (k) VALUES (fromJson('\"now\"'))", "", "I .t k = !"},
+    {"INSERT INTO t (k) VALUES (fromJson(?))", "'\"now\"", "I .t k = !"},
+    {"INSERT INTO t (k, v) VALUES ('''now', '\"now\"')", "", "I .t k = '''now' v = '\"now\"'"},
+    {"INSERT INTO t JSON '{\"k\": \"now\", \"c\": [1, \"now\"], \"v\": \"now.\"}'", "",
+     "I .t k = ?<now> c = ! v = fromJson(?)<\"now.\">"},
     {"INSERT INTO t VALUES (?)", "1", NULL},
     {"INSERT INTO t (k) VALUES ('open)", "", NULL},
 
@@ -248,7 +257,7 @@ static void render_values(struct rendered *r, const struct rowkey_term *t)
 	while (at < t->values.size) {
 		size_t n = (size_t)t->values.data[at + 2] << 8 | t->values.data[at + 3];
 
-		if (text) {
+		if (text || n != 1) {
 			put(r, span_of(t->values.data + at + 4, n));
 		} else {
 			char hex[8];
