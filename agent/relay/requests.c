@@ -327,11 +327,12 @@ static enum verdict prepare(struct session *s, const struct frame_header *h, con
 	return GONE_ON;
 }
 
-/* Timestamps that the client left to the coordinator are the same on both sides. What decides by Paxos or counts has none to share. */
+/* Timestamps that the client left to the coordinator are the same on both sides. What decides by Paxos has none to share; a counter's decides
+ * whether a deletion covers the increment. */
 static bool wants_timestamp(const struct analysis *a)
 {
 	return !(a->request.params.flags & QUERY_TIMESTAMP) && a->statement->kind != STATEMENT_SCHEMA &&
-	       a->statement->kind != STATEMENT_TRUNCATE && a->unmirrored != UNMIRRORED_LWT && a->unmirrored != UNMIRRORED_COUNTER;
+	       a->statement->kind != STATEMENT_TRUNCATE && a->unmirrored != UNMIRRORED_LWT;
 }
 
 /* Each cluster keeps its own: nodes, schema, roles, what it traced. */

@@ -223,6 +223,28 @@ def test_counters_count_once(agent, keyspace, rows, family):
     assert have == want, "the origin's sums are not what was acknowledged"
 
 
+@pytest.mark.parametrize("version", (3, 4, 5))
+@pytest.mark.parametrize("family", mirrored("counter"))
+def test_a_counter_goes_with_the_row(agent, keyspace, rows, family, version):
+    """What is counted and then deleted is gone on both clusters, and what is counted after that is there on both."""
+    c, table, one = connect(agent, version), f"{keyspace}.hits", struct.pack(">q", 1)
+    add = c.prepared(f"UPDATE {table} SET a = a + ? WHERE id = ?")
+    ways = (
+        lambda k: c.query(f"UPDATE {table} SET a = a + 1 WHERE id = {k}"),
+        lambda k: c.query(f"UPDATE {table} SET a += ? WHERE id = ?", [one, number(k)]),
+        lambda k: c.execute(add, [one, number(k)]),
+        lambda k: c.batch(cqlwire.COUNTER, [(f"UPDATE {table} SET a = a - 1 WHERE id = {k}", ()), (add, [one, number(k)])]),
+        lambda k: c.query(f"BEGIN COUNTER BATCH UPDATE {table} SET a = a + 1 WHERE id = {k}; APPLY BATCH"),
+    )
+    for k in range(40):
+        good(ways[k % 5](k))
+        good(c.query(f"DELETE FROM {table} WHERE id = {k}"))
+    good(ways[0](100))
+    c.close()
+    here = rows.equal()
+    assert [k for t, k in here if t == "hits"] == [(number(100),)]
+
+
 @pytest.mark.parametrize("family", mirrored("list"))
 def test_appends_from_all_sides(agent, keyspace, rows, family):
     """What sixteen writers append and prepend to a few lists is in the same order on both clusters, and nothing twice. Where

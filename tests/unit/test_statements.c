@@ -357,15 +357,37 @@ static void use_does_not_reach_a_busy_side(void **unused)
 	agent_stop();
 }
 
-/* ---- functions */
-
-static const char now[] = "INSERT INTO ks.t (k, v) VALUES (now(), ?)", now_changed[] = "INSERT INTO ks.t (k, v) VALUES ((timeuuid):cqlferry_0, ?)",
-		  in_set[] = "INSERT INTO ks.t (k, v) VALUES (?, {uuid()})";
-
 static bool both_executed(unsigned count)
 {
 	return wait_for(&seen[ORIGIN].executed, count) && wait_for(&seen[TARGET].executed, count);
 }
+
+/* A deletion that came after it has to cover it on both clusters. */
+static void a_counter_has_one_timestamp(void **unused)
+{
+	uint8_t room[ID_SIZE];
+	struct span id;
+	int fd;
+
+	(void)unused;
+	begin(&mirroring);
+	fd = client_open();
+	id = client_prepare(fd, "UPDATE ks.t SET n = n + 1 WHERE k = ?", room);
+	client_execute(fd, id);
+	assert_int_equal(expect(fd, 6), OP_RESULT);
+	assert_true(both_executed(1));
+	struct request a = last_request(ORIGIN), b = last_request(TARGET);
+	assert_true(a.params.flags & QUERY_TIMESTAMP);
+	assert_true(b.params.flags & QUERY_TIMESTAMP);
+	assert_int_equal(a.params.timestamp, b.params.timestamp);
+	close(fd);
+	agent_stop();
+}
+
+/* ---- functions */
+
+static const char now[] = "INSERT INTO ks.t (k, v) VALUES (now(), ?)", now_changed[] = "INSERT INTO ks.t (k, v) VALUES ((timeuuid):cqlferry_0, ?)",
+		  in_set[] = "INSERT INTO ks.t (k, v) VALUES (?, {uuid()})";
 
 static void prepared_functions_differ_on_the_two_sides(void **unused)
 {
@@ -548,6 +570,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_statement_has_another_id_after_the_switch),
 		cmocka_unit_test(use_does_not_reach_a_busy_side),
+		cmocka_unit_test(a_counter_has_one_timestamp),
 		cmocka_unit_test(prepared_functions_differ_on_the_two_sides),
 		cmocka_unit_test(functions_in_collections_differ_on_the_two_sides),
 		cmocka_unit_test(a_statement_from_before_mirroring),
