@@ -142,30 +142,74 @@ static bool is_uuid(const struct lexer *l)
 	return true;
 }
 
+/* Behind the unit of a duration that stands at `at` (y mo w d h m s ms us µs ns, in any case); `at` where none does. The longest counts, as
+ * in Cassandra's lexer. */
+static size_t skip_unit(const struct lexer *l, size_t at)
+{
+	uint8_t c = peek(l, at) | 0x20, next = peek(l, at + 1) | 0x20;
+
+	if (peek(l, at) == 0xc2)
+		return peek(l, at + 1) == 0xb5 && (peek(l, at + 2) | 0x20) == 's' ? at + 3 : at;
+	switch (c) {
+	case 'm':
+		return at + (next == 'o' || next == 's' ? 2 : 1);
+	case 'u':
+	case 'n':
+		return next == 's' ? at + 2 : at;
+	case 'y':
+	case 'w':
+	case 'd':
+	case 'h':
+	case 's':
+		return at + 1;
+	default:
+		return at;
+	}
+}
+
+static size_t skip_digits(const struct lexer *l, size_t at)
+{
+	while (classes[peek(l, at)] == DIGIT)
+		at++;
+	return at;
+}
+
+/* From behind the first digits: (unit digits)* unit, or where it began. */
+static size_t skip_duration(const struct lexer *l, size_t at)
+{
+	for (;;) {
+		size_t end = skip_unit(l, at), more = skip_digits(l, end);
+
+		if (end == at || more == end || skip_unit(l, more) == more)
+			return end;
+		at = more;
+	}
+}
+
+/*
+ * A number ends where it has to, and a word may follow at once: "k = 1IF EXISTS" and "1INSERT" are what they say to Cassandra as well (seen
+ * on 5.0.9 and 4.1.10). Taken as one token they would hide a condition, or a statement of a batch.
+ */
 static struct token number(struct lexer *l)
 {
-	size_t at = l->at;
+	size_t at = l->at, from;
 
 	if (peek(l, at) == '0' && (peek(l, at + 1) | 0x20) == 'x') {
 		at = skip_parts(l, at + 2, H);
 		return give(l, TOKEN_HEX, l->at, at, at);
 	}
-	while (classes[peek(l, at)] == DIGIT)
-		at++;
+	from = at = skip_digits(l, at);
 	/* "1..2" is a range of two integers. */
 	if (peek(l, at) == '.' && peek(l, at + 1) != '.')
-		for (at++; classes[peek(l, at)] == DIGIT; at++)
-			;
-	if ((peek(l, at) | 0x20) == 'e' && (peek(l, at + 1) == '+' || peek(l, at + 1) == '-') &&
-	    classes[peek(l, at + 2)] == DIGIT)
-		at += 2;
-	/* An exponent's digits, or the units of a duration, among them µs. */
-	for (;;) {
-		at = skip_parts(l, at, N);
-		if (peek(l, at) != 0xc2 || peek(l, at + 1) != 0xb5)
-			break;
-		at += 2;
+		at = skip_digits(l, at + 1);
+	if ((peek(l, at) | 0x20) == 'e') {
+		bool sign = peek(l, at + 1) == '+' || peek(l, at + 1) == '-';
+
+		if (classes[peek(l, at + 1 + sign)] == DIGIT)
+			at = skip_digits(l, at + 1 + sign);
 	}
+	if (at == from)
+		at = skip_duration(l, at);
 	return give(l, TOKEN_NUMBER, l->at, at, at);
 }
 

@@ -191,6 +191,11 @@ static void read_assigned(struct reader *r)
 			read_arithmetic(r);
 			return;
 		}
+		/* The sign may be left out, or be the number's own (Parser.g, normalColumnOperation): n = n 3. */
+		if (r->token.kind == TOKEN_NUMBER) {
+			read_arithmetic(r);
+			return;
+		}
 	}
 	/* term + x: prepends to a list; nothing else can stand on the left. */
 	bool plus = false;

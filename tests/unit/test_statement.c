@@ -118,6 +118,17 @@ static const struct {
     {"BEGIN UNLOGGED BATCH INSERT INTO t (k) VALUES (1) USING TIMESTAMP 3; DELETE FROM t USING TIMESTAMP 4 WHERE k = 2 APPLY BATCH",
      BATCH, TS, "t"},
 
+    /* words behind numbers */
+    {"UPDATE t SET v = 2 WHERE k = 1IF EXISTS", UPDATE, LWT, "t"},
+    {"DELETE FROM t WHERE k = 1IF v = 1e5", DELETE, LWT, "t"},
+    {"UPDATE t SET v = 2 WHERE k = 1dIF EXISTS", UPDATE, LWT, "t"},
+    {"UPDATE t SET v = 2 WHERE k = 1.5IF EXISTS", UPDATE, LWT, "t"},
+    {"UPDATE t SET ts = '2020-01-01' - 1dWHERE k = 1", UPDATE, 0, "t"},
+    {"BEGIN BATCH UPDATE a SET v = 1 WHERE k = 1INSERT INTO b (k, l) VALUES (1, [1]) APPLY BATCH", BATCH, WHOLE | MIXED, "a b"},
+    {"UPDATE t SET n = n 3 WHERE k = 1", UPDATE, COUNTER, "t"},
+    {"UPDATE t SET n = n -3 WHERE k = 1", UPDATE, COUNTER, "t"},
+    {"UPDATE t SET a = a 1, b = \"n\" 2 WHERE k = 1", UPDATE, COUNTER, "t"},
+
     /* functions */
     {"INSERT INTO t (k) VALUES (system.now())", INSERT, FUNCTION, "t"},
     {"INSERT INTO t (k) VALUES (system.toDate(\"system\".now()))", INSERT, FUNCTION, "t"},
