@@ -376,6 +376,9 @@ static void read_statements(struct walk *w, struct rowkey *k)
 		;
 	if (w->token.kind != TOKEN_END || !k->count)
 		walk_fail(w, -ENOKEY);
+	/* The server, which took the statement, counted other markers: one of them may have its neighbour's value here. */
+	if (!w->values.names && w->value_at != w->values.values.size)
+		walk_fail(w, -ENOKEY);
 }
 
 int rowkey_read(struct span text, struct rowkey_values values, struct rowkey *ret)

@@ -73,7 +73,7 @@ struct rowkey_values {
 };
 
 /*
- * 0; −ENOKEY: no such statement, or a relation that names no rows of a primary key (token(), !=, CONTAINS …);
+ * 0; −ENOKEY: no such statement, more or fewer values by position than markers, or a relation that names no rows of a primary key (token(), !=, CONTAINS …);
  * −E2BIG: more than ROWKEY_MEMORY_MAX; −ENOMEM. On error `ret` needs no rowkey_done().
  */
 int rowkey_read(struct span text, struct rowkey_values values, struct rowkey *ret);

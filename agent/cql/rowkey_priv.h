@@ -14,6 +14,7 @@ struct walk {
 	size_t end;	 /* behind `token`, in the text */
 	size_t gap;	 /* behind `previous`: less than token.at where blanks are between */
 	unsigned braces; /* open ones */
+	bool hint;	 /* what is in the last round brackets may be a type */
 	bool bind;	 /* `token` is a bind marker */
 	struct rowkey_values values;
 	size_t value_at;       /* of the next value by position */

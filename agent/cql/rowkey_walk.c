@@ -88,6 +88,49 @@ static bool ends_term(const struct token *t)
 	}
 }
 
+/* true, false, null, NaN, Infinity: terms, although they look like names. */
+static bool is_constant(const struct token *name)
+{
+	static const char *const words[] = {"true", "false", "null", "nan", "infinity"};
+	struct token t = *name;
+
+	if (t.kind == TOKEN_NAMED_BIND)
+		t.kind = TOKEN_NAME;
+	for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
+		if (token_is(&t, words[i]))
+			return true;
+	return false;
+}
+
+/* Follows a group in round brackets that may be a type, as in "(map<int, text>)?": behind a name it is a call. */
+static void follow_hint(struct walk *w)
+{
+	const struct token *t = &w->token;
+
+	if (token_punct(t, '(')) {
+		w->hint = !token_named(&w->previous) && w->previous.kind != TOKEN_NAMED_BIND;
+	} else if (token_punct(&w->previous, '(')) {
+		w->hint &= token_named(t) && !is_constant(t);
+	} else if (!token_punct(&w->previous, ')')) {
+		w->hint &= token_named(t) || t->kind == TOKEN_NUMBER || token_punct(t, '<') || token_punct(t, '>') ||
+			   token_punct(t, ',') || token_punct(t, '.') || token_punct(t, ')');
+	}
+}
+
+/* Whether ":x", which stands here inside braces, is a marker, and not the colon and the first word of what belongs to a key or field. */
+static bool marks_in_braces(const struct walk *w)
+{
+	struct lexer ahead = w->lexer;
+
+	if (!ends_term(&w->previous))
+		return true;
+	if (!w->hint || !token_punct(&w->previous, ')') || is_constant(&w->token))
+		return false;
+	struct token next = lexer_next(&ahead);
+
+	return !token_punct(&next, '(') && !token_punct(&next, '.');
+}
+
 void walk_advance(struct walk *w)
 {
 	if (token_punct(&w->token, '{'))
@@ -98,11 +141,15 @@ void walk_advance(struct walk *w)
 	w->gap = w->end;
 	w->token = lexer_next(&w->lexer);
 	w->end = w->lexer.at;
-	w->bind = w->token.kind == TOKEN_BIND ||
-		  (w->token.kind == TOKEN_NAMED_BIND && !(w->braces && ends_term(&w->previous)));
+	follow_hint(w);
+	w->bind = w->token.kind == TOKEN_BIND || (w->token.kind == TOKEN_NAMED_BIND && (!w->braces || marks_in_braces(w)));
 	w->value = (struct span){0};
-	if (w->bind && !w->values.names && walk_value_at(w->values.values, w->value_at, &w->value))
-		w->value_at += w->value.size;
+	if (w->bind && !w->values.names) {
+		if (walk_value_at(w->values.values, w->value_at, &w->value))
+			w->value_at += w->value.size;
+		else
+			walk_fail(w, -ENOKEY);
+	}
 	if (w->token.kind == TOKEN_BAD)
 		walk_fail(w, -ENOKEY);
 }
