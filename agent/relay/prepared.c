@@ -325,6 +325,72 @@ static int learn_answer(struct prepared *p, enum side side, bool apart, const st
 	return 1;
 }
 
+static void take_out(struct prepared_map *m, struct prepared *p)
+{
+	struct prepared **at = &m->by_text[p->hash & m->mask], *before = NULL;
+
+	while (*at && *at != p)
+		at = &(*at)->same_text;
+	if (!*at)
+		return; /* the map was emptied since */
+	*at = p->same_text;
+	for (at = &m->first; *at != p; at = &(*at)->next)
+		before = *at;
+	*at = p->next;
+	if (m->last == p)
+		m->last = before;
+	m->count--;
+	m->text_bytes -= p->text_size;
+	prepared_put(p);
+}
+
+/* What the other side said of `old`: a change of types reaches it later, and until then, or until it says UNPREPARED, the id is good. */
+static void keep_answer(struct prepared *p, const struct prepared *old, enum side side)
+{
+	const struct prepared_remote *r = prepared_on(old, side);
+	struct prepared_remote *copy = r ? malloc(sizeof(*copy)) : NULL;
+
+	if (!copy)
+		return; /* it is prepared there again */
+	*copy = *r;
+	prepared_publish(p, side, copy);
+}
+
+/*
+ * The same text with other types (the table was dropped and made anew, as one with a list or a counter) may be another kind of write under
+ * the same id. Workers read what an entry says without a lock, so it gets a new one. Returns the entry that stands for the text; NULL = out
+ * of memory.
+ */
+static struct prepared *follow_types(struct prepared_map *m, struct prepared *p, enum side side, struct columns binds)
+{
+	const struct prepared_remote *before = prepared_on(p, side);
+	struct statement now;
+	struct prepared *next;
+
+	if (!before || before->bind_hash == columns_hash(binds))
+		return p;
+	statement_read(text_of(p), &now);
+	statement_refine(&now, binds);
+	if (now.flags == p->statement.flags)
+		return p;
+	prepared_get(p);
+	take_out(m, p);
+	next = prepared_make(m, text_of(p), p->keyspace, binds);
+	if (next) {
+		atomic_store(&next->told, atomic_load(&p->told));
+		keep_answer(next, p, side_other(side));
+		for (const struct prepared_remote *r = p->answers; r; r = r->older) {
+			struct key *k = find_key(m, span_of(r->id, r->id_size));
+
+			if (k && k->prepared == p)
+				prepared_add_key(m, span_of(r->id, r->id_size), next);
+		}
+		atomic_fetch_add(&m->generation, 1);
+	}
+	prepared_put(p);
+	return next;
+}
+
 static bool id_fits(const struct prepared_result *answer)
 {
 	return answer->id.size > 0 && answer->id.size <= PREPARED_ID_MAX && answer->result_metadata_id.size <= PREPARED_ID_MAX;
@@ -344,8 +410,7 @@ int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, 
 	p = prepared_find_id(m, answer->id);
 	if (!p || !span_equal(text_of(p), text))
 		p = prepared_find_text(m, text, keyspace);
-	if (!p)
-		p = prepared_make(m, text, keyspace, answer->binds);
+	p = p ? follow_types(m, p, side, answer->binds) : prepared_make(m, text, keyspace, answer->binds);
 	r = p ? learn_answer(p, side, false, answer) : -ENOMEM;
 	if (r > 0)
 		m->changed = true;

@@ -78,7 +78,8 @@ void prepared_map_apart(struct prepared_map *m);
 uint32_t prepared_map_count(struct prepared_map *m);
 
 /*
- * `side` answered PREPARE of `text` in `keyspace` with `answer`. Finds or makes the entry and publishes the answer.
+ * `side` answered PREPARE of `text` in `keyspace` with `answer`. Finds or makes the entry and publishes the answer. Where other types than
+ * before make another kind of write of it, there is a new entry for its ids; who holds the old one keeps it as it was.
  * Any thread; locks. 0, −ENOMEM, −E2BIG (id too long).
  */
 int prepared_map_learn(struct prepared_map *m, enum side side, uint8_t version, struct span text, const char *keyspace,

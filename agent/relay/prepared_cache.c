@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A worker's view of the map: what it has seen once it finds again without a lock, until the map is emptied.
+ * A worker's view of the map: what it has seen once it finds again without a lock, until the map is emptied or has another entry
+ * for one of them.
  *
  * Another worker may empty it in the middle of a request, which goes on with the slots that it found before without counting them as a use.
  * Hence they are only put aside there, and go from the worker's tick, where no request is half-way.

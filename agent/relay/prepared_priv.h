@@ -22,7 +22,7 @@ struct prepared_map {
 	uint32_t count;
 	struct prepared *first, *last; /* by insertion */
 	size_t text_bytes;
-	_Atomic uint32_t generation; /* +1 each time the map is emptied */
+	_Atomic uint32_t generation; /* +1 each time the map is emptied, or an id leads to another entry */
 	bool changed;                /* since the last save */
 	bool apart;                  /* prepared_map_apart() */
 };

@@ -394,6 +394,72 @@ static void answers_that_alternate_are_kept_once(void **unused)
 }
 
 /* One id for two texts (a cluster that qualifies, or lies): the last one counts, and there is one key. */
+/* DROP TABLE, CREATE TABLE: the id follows from keyspace and text, and what was a set is a list or a counter. */
+static void a_table_made_anew_makes_another_statement(void **unused)
+{
+	static const char add[] = "UPDATE t SET x = x + ? WHERE k = 1";
+	static const struct {
+		const char *name;
+		uint16_t type; /* of x, over and over */
+		uint32_t flags;
+	} turns[] = {
+		{"an int, which nobody understands", TYPE_INT, STATEMENT_ARITHMETIC},
+		{"a counter", TYPE_COUNTER, STATEMENT_COUNTER},
+		{"an int again", TYPE_INT, STATEMENT_ARITHMETIC},
+		{"a bigint, which changes nothing", TYPE_BIGINT, STATEMENT_ARITHMETIC},
+		{"a counter again", TYPE_COUNTER, STATEMENT_COUNTER},
+	};
+	char directory[] = "/tmp/cqlferry-prepared-XXXXXX", path[64];
+	struct prepared_map *m = prepared_map_new();
+	struct prepared_cache *c = prepared_cache_new(m);
+	struct prepared_slot *slot, *first;
+	struct answer a;
+	struct error error;
+	bool damaged;
+
+	(void)unused;
+	prepared_map_learn(m, ORIGIN, 4, span_text(insert), "ks", answer(&a, "other", "k", TYPE_INT, NULL));
+	prepared_map_learn(m, ORIGIN, 4, span_text(add), "ks", answer(&a, "origin", "x", TYPE_INT, NULL));
+	prepared_map_learn(m, TARGET, 4, span_text(add), "ks", answer(&a, "target", "x", TYPE_INT, NULL));
+	first = prepared_use(prepared_find(c, span_text("origin")));
+	assert_true(span_equal(prepared_told(first->prepared, ORIGIN), span_text("origin")));
+	for (size_t i = 0; i < sizeof(turns) / sizeof(*turns); i++) {
+		print_message("%s\n", turns[i].name);
+		for (int side = 0; side < SIDES; side++) {
+			assert_int_equal(prepared_map_learn(m, (enum side)side, 4, span_text(add), "ks",
+							    answer(&a, side == ORIGIN ? "origin" : "target", "x", turns[i].type, NULL)), 0);
+			slot = prepared_find(c, span_text("origin"));
+			assert_int_equal(slot->prepared->statement.flags, turns[i].flags);
+			assert_ptr_equal(prepared_find(c, span_text("target"))->prepared, slot->prepared);
+			assert_non_null(prepared_on(slot->prepared, TARGET)); /* at first what it said before */
+			assert_true(span_equal(prepared_told(slot->prepared, TARGET), span_text("origin")));
+		}
+		assert_false(atomic_load(&slot->prepared->bind_differs));
+		assert_int_equal(prepared_map_count(m), 2);
+	}
+	/* Who holds it keeps it as it was. */
+	assert_int_equal(first->prepared->statement.flags, STATEMENT_ARITHMETIC);
+	prepared_release(first);
+	assert_int_equal(prepared_find(c, span_text("other"))->prepared->statement.kind, STATEMENT_INSERT);
+
+	/* The table is made anew while nobody looks. */
+	assert_non_null(mkdtemp(directory));
+	assert_int_equal(prepared_map_save(m, directory, &error), 0);
+	prepared_cache_free(c);
+	prepared_map_free(m);
+	m = prepared_map_new();
+	c = prepared_cache_new(m);
+	assert_int_equal(prepared_map_load(m, directory, &damaged), 2);
+	assert_int_equal(prepared_find(c, span_text("origin"))->prepared->statement.flags, STATEMENT_COUNTER);
+	prepared_map_learn(m, ORIGIN, 4, span_text(add), "ks", answer(&a, "origin", "x", TYPE_INT, NULL));
+	assert_int_equal(prepared_find(c, span_text("origin"))->prepared->statement.flags, STATEMENT_ARITHMETIC);
+	snprintf(path, sizeof(path), "%s/prepared.keep", directory);
+	unlink(path);
+	rmdir(directory);
+	prepared_cache_free(c);
+	prepared_map_free(m);
+}
+
 static void an_id_leads_to_what_was_prepared_last(void **unused)
 {
 	struct prepared_map *m = prepared_map_new();
@@ -514,6 +580,7 @@ int main(void)
 		cmocka_unit_test(where_the_key_is_bound),
 		cmocka_unit_test(a_restart_forgets_nothing),
 		cmocka_unit_test(answers_that_alternate_are_kept_once),
+		cmocka_unit_test(a_table_made_anew_makes_another_statement),
 		cmocka_unit_test(an_id_leads_to_what_was_prepared_last),
 		cmocka_unit_test(ids_of_batches),
 		cmocka_unit_test(threads_share_the_map),
