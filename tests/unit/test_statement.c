@@ -163,6 +163,13 @@ static const struct {
     {"INSERT INTO t (k) VALUES (NOW ( ))", INSERT, FUNCTION, "t"},
     {"INSERT INTO t (k) VALUES (\"now\"())", INSERT, FUNCTION, "t"},
     {"INSERT INTO t (k) VALUES (uuid())", INSERT, FUNCTION, "t"},
+    /* no cluster has these: they are a user's */
+    {"INSERT INTO t (k) VALUES (length('a'))", INSERT, FUNCTION, "t"},
+    {"INSERT INTO t (k) VALUES (octet_length('a'))", INSERT, FUNCTION, "t"},
+    {"INSERT INTO t (k) VALUES (format_bytes(1))", INSERT, FUNCTION, "t"},
+    {"INSERT INTO t (k) VALUES (format_time(1))", INSERT, FUNCTION, "t"},
+    {"INSERT INTO t (k) VALUES (castAsText(1))", INSERT, FUNCTION, "t"},
+    {"INSERT INTO t (k) VALUES (cast_as_text(1))", INSERT, 0, "t"},
     {"INSERT INTO t (k) VALUES (currentTimestamp())", INSERT, FUNCTION, "t"},
     {"INSERT INTO t (k) VALUES (currentDate())", INSERT, FUNCTION, "t"},
     {"INSERT INTO t (k) VALUES (currentTime())", INSERT, FUNCTION, "t"},
