@@ -369,8 +369,10 @@ int preflight_run(const struct cluster cluster[SIDES], const struct scope *scope
 
 	for (enum side s = ORIGIN; s < SIDES; s++)
 		check_nodes(&p, s);
-	if (p.client[ORIGIN] && p.client[TARGET])
+	if (p.client[ORIGIN] && p.client[TARGET]) {
 		check_identity(&p);
+		preflight_zones(&p);
+	}
 	for (enum side s = ORIGIN; s < SIDES; s++)
 		if (p.client[s])
 			preflight_schema_load(&p, s);

@@ -92,6 +92,8 @@ void schema_done(struct schema *s);
 
 /* Reports whether the configured role of `side` may read and write all user keyspaces there. */
 void preflight_roles(struct preflight *p, enum side side);
+/* Reports whether both clusters read timestamps without a zone alike. Both have a client. */
+void preflight_zones(struct preflight *p);
 /* Reports whether the origin's list of clients can be read: without it a cutover cannot know who else writes.
  */
 void preflight_clients_readable(struct preflight *p);

@@ -36,7 +36,7 @@ typedef bool (*fake_answer)(struct fake *f, const struct frame_header *h, struct
 struct fake_table {
 	const char *needle;  /* in the statement */
 	const char *columns; /* "name type" with commas; types: t text, i int, b boolean, u uuid, a inet, l
-				list<text>, p map<text, text>, m now + ms */
+				list<text>, p map<text, text>, m now + ms, e ms since 1970 */
 	const char *rows[8]; /* cells with bars, "-" = null */
 };
 
@@ -208,6 +208,10 @@ static inline void fake_put_cell(struct wire_out *o, char type, struct span text
 		out_int(o, 8);
 		out_long(o, clock_wall_us() / 1000 + strtol(copy, NULL, 10));
 		break;
+	case 'e':
+		out_int(o, 8);
+		out_long(o, strtoll(copy, NULL, 10));
+		break;
 	case 'p':
 	case 'l': {
 		unsigned n = 1;
@@ -231,7 +235,7 @@ static inline void fake_put_table(struct wire_out *o, const struct fake_table *t
 		char letter;
 		uint16_t type;
 	} types[] = {{'t', TYPE_VARCHAR}, {'i', TYPE_INT},  {'b', TYPE_BOOLEAN},
-		     {'u', TYPE_UUID},	  {'a', TYPE_INET}, {'m', TYPE_TIMESTAMP}};
+		     {'u', TYPE_UUID},	  {'a', TYPE_INET}, {'m', TYPE_TIMESTAMP}, {'e', TYPE_TIMESTAMP}};
 	char letters[16], copy[512];
 	unsigned columns = 0, rows = 0;
 	uint8_t *body = malloc(FAKE_ROOM / 2);

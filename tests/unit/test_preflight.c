@@ -24,6 +24,17 @@
 			ms              \
 		}                       \
 	}
+/* What the two literals are: 2025-01-15 and 2025-07-15, midnight. */
+#define ZONE(winter, summer)                          \
+	{                                             \
+		"' AS winter", "winter e,summer e",   \
+		{                                     \
+			winter "|" summer             \
+		}                                     \
+	}
+#define UTC ZONE("1736899200000", "1752537600000")
+#define NEW_YORK ZONE("1736917200000", "1752552000000")
+#define KOLKATA ZONE("1736879400000", "1752517800000")
 #define NOTHING(table, columns)                  \
 	{                                        \
 		"system_schema." table, columns, \
@@ -56,6 +67,7 @@
 
 static const struct fake_table origin_tables[] = {
     CLOCK("0"),
+    UTC,
     {"FROM system.local", LOCAL, {"one|5.0.9|o.a.c.Murmur3Partitioner|A|s"}},
     PEERS,
     {"system_schema.keyspaces", "keyspace_name t", {"system", "app", "gone", "system_auth"}},
@@ -78,6 +90,7 @@ static const struct fake_table origin_tables[] = {
 /* The same in another order, with other blanks in a type, and more of its own. */
 static const struct fake_table good_tables[] = {
     CLOCK("20"),
+    UTC,
     {"FROM system.local", LOCAL, {"two|4.1.10|o.a.c.Murmur3Partitioner|B|s"}},
     PEERS,
     {"system_schema.keyspaces", "keyspace_name t", {"gone", "own", "app"}},
@@ -97,6 +110,7 @@ static const struct fake_table good_tables[] = {
 
 static const struct fake_table bad_tables[] = {
     CLOCK("-300"),
+    UTC,
     {"FROM system.local", LOCAL, {"two|4.1.10|o.a.c.RandomPartitioner|B|s"}},
     PEERS,
     {"system_schema.keyspaces", "keyspace_name t", {"app"}},
@@ -238,6 +252,39 @@ static void preflight_left_out(void **state)
 	expect(f.text, (const char *[]){"schema: the same on both clusters (keyspaces: 1, types: 1, tables: 1,",
 					"leaves out (app.u, gone.x)", "only on the target: ", NULL});
 	assert_int_equal(f.count[PREFLIGHT_FAIL], 0);
+}
+
+static void preflight_time_zones_differ(void **state)
+{
+	static const struct fake_table rest[] = {CLOCK("0"), {"FROM system.local", LOCAL, {"two|4.1.10|o.a.c.Murmur3Partitioner|B|s"}}, PEERS, {0}};
+	static const struct {
+		struct fake_table origin, target;
+		const char *found;
+	} cases[] = {
+	    {UTC, UTC, "0 both clusters read timestamps without a zone as UTC+00:00"},
+	    {NEW_YORK, NEW_YORK, "0 both clusters read timestamps without a zone as UTC-05:00 (in July UTC-04:00)"},
+	    {UTC, NEW_YORK, "3 time zones differ: the origin is at UTC+00:00, the target at UTC-05:00 (in July UTC-04:00)"},
+	    {KOLKATA, UTC, "3 time zones differ: the origin is at UTC+05:30, the target at UTC+00:00: "},
+	    /* alike in winter */
+	    {ZONE("1736899200000", "1752534000000"), UTC, "3 time zones differ: the origin is at UTC+00:00 (in July UTC+01:00), the target at UTC+00:00: "},
+	    {UTC, {"' AS winter", "winter t", {"x"}}, "1 target: its time zone is not known"},
+	    {{"' AS nothing", "winter t", {NULL}}, UTC, "1 origin: its time zone is not known"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct fake_table tables[SIDES][5];
+		struct findings f;
+
+		print_message("%s\n", cases[i].found);
+		for (int side = 0; side < SIDES; side++) {
+			tables[side][0] = side == ORIGIN ? cases[i].origin : cases[i].target;
+			memcpy(&tables[side][1], rest, sizeof(rest));
+		}
+		preflight_between(tables[ORIGIN], tables[TARGET], fake_ready, &f);
+		expect(f.text, (const char *[]){cases[i].found, NULL});
+		assert_int_equal(strstr(f.remedies, "-Duser.timezone") != NULL, cases[i].found[0] == '3');
+	}
 }
 
 static void preflight_same_cluster(void **state)
@@ -385,6 +432,7 @@ int main(void)
 	    cmocka_unit_test(preflight_good),	      cmocka_unit_test(preflight_bad),
 	    cmocka_unit_test(preflight_other_names),
 	    cmocka_unit_test(preflight_left_out),
+	    cmocka_unit_test(preflight_time_zones_differ),
 	    cmocka_unit_test(preflight_same_cluster), cmocka_unit_test(preflight_unreachable),
 	    cmocka_unit_test(writers_of_all_nodes),   cmocka_unit_test(writers_before_cassandra_4),
 	    cmocka_unit_test(local_addresses),
