@@ -4,6 +4,8 @@
  * after a cutover the origin's role writes back: a privilege that is missing shows here and not as a refused
  * write in the middle of the night.
  *
+ * Cassandra 5 can mask columns: who lacks UNMASK reads '****', and row sync would write just that.
+ *
  * LIST ALL PERMISSIONS OF a role includes what it inherits; a superuser has no entries and needs none. Names
  * of resources are those of DataResource.toString(): <all keyspaces>, <keyspace k>, <all tables in k>, <table
  * k.t>.
@@ -16,7 +18,7 @@
 
 #define GRANTS_MAX 20000u
 
-enum privilege { MAY_SELECT = 1, MAY_MODIFY = 2, MAY_CREATE = 4, MAY_ALTER = 8, MAY_DROP = 16 };
+enum privilege { MAY_SELECT = 1, MAY_MODIFY = 2, MAY_CREATE = 4, MAY_ALTER = 8, MAY_DROP = 16, MAY_UNMASK = 32 };
 #define MAY_MIRROR (MAY_SELECT | MAY_MODIFY)
 #define MAY_DDL (MAY_CREATE | MAY_ALTER | MAY_DROP)
 
@@ -41,7 +43,7 @@ static unsigned privilege_of(const char *name)
 		unsigned may;
 	} names[] = {
 	    {"SELECT", MAY_SELECT}, {"MODIFY", MAY_MODIFY}, {"CREATE", MAY_CREATE},
-	    {"ALTER", MAY_ALTER},   {"DROP", MAY_DROP},
+	    {"ALTER", MAY_ALTER},   {"DROP", MAY_DROP},     {"UNMASK", MAY_UNMASK},
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -228,6 +230,60 @@ static void judge(struct preflight *p, enum side side, const struct grants *g)
 			      side_name(side), role, roster_text(&ddl));
 }
 
+struct masks {
+	struct preflight *p;
+	enum side side;
+	const struct grants *grants;
+	struct roster hidden;
+	char keyspace[PREFLIGHT_NAME_MAX], table[PREFLIGHT_NAME_MAX]; /* of the row before: they come table by table */
+};
+
+static int on_mask(void *context, const struct column *columns, const struct span *cells, unsigned count)
+{
+	struct masks *m = context;
+	char keyspace[PREFLIGHT_NAME_MAX], table[PREFLIGHT_NAME_MAX];
+	const struct schema *own = &m->p->schema[m->side], *other = &m->p->schema[side_other(m->side)];
+
+	preflight_text(preflight_cell(columns, cells, count, "keyspace_name"), keyspace, sizeof(keyspace));
+	preflight_text(preflight_cell(columns, cells, count, "table_name"), table, sizeof(table));
+	if (!strcmp(keyspace, m->keyspace) && !strcmp(table, m->table))
+		return 0;
+	memcpy(m->keyspace, keyspace, sizeof(keyspace));
+	memcpy(m->table, table, sizeof(table));
+	/* In the target's names, as grants and facts are. */
+	if (m->side == ORIGIN && !preflight_into_scope(m->p, FACT_COLUMN, keyspace, table))
+		return 0;
+	if (!schema_find(own, FACT_TABLE, keyspace, table, "") || (other->loaded && !schema_find(other, FACT_TABLE, keyspace, table, "")) ||
+	    (may_keyspace(m->grants, keyspace) | may_table(m->grants, keyspace, table)) & MAY_UNMASK)
+		return 0;
+	roster_add(&m->hidden, "%s.%s", m->keyspace, m->table);
+	return 0;
+}
+
+static void judge_masks(struct preflight *p, enum side side, const struct grants *g)
+{
+	struct masks m = {.p = p, .side = side, .grants = g};
+	const char *role = p->cluster[side].username;
+	char remedy[PREFLIGHT_NAME_MAX + 160], quoted[PREFLIGHT_NAME_MAX];
+	struct error error = {0};
+	int rc = client_query(p->client[side], "SELECT keyspace_name, table_name FROM system_schema.column_masks", CL_ONE, on_mask, &m, &error);
+
+	if (rc == -EINVAL) /* before Cassandra 5 there is no such table, and no masks */
+		return;
+	if (rc < 0) {
+		preflight_say(p, PREFLIGHT_WARN, "make sure that the role has UNMASK on all tables with masked columns",
+			      "%s: its masked columns cannot be read: %s", side_name(side), error.text[0] ? error.text : strerror(-rc));
+		return;
+	}
+	if (!m.hidden.count)
+		return;
+	snprintf(remedy, sizeof(remedy), "on the %s: GRANT UNMASK ON ALL KEYSPACES TO %s; or on each of these tables", side_name(side),
+		 preflight_quote(role, quoted));
+	preflight_say(p, PREFLIGHT_FAIL, remedy,
+		      "%s: role %s lacks UNMASK on tables with masked columns (%s): row sync would take the masks for values", side_name(side), role,
+		      roster_text(&m.hidden));
+}
+
 /* AllowAllAuthorizer refuses to list: there is nothing to list. The wording differs by version, the name
  * stays. */
 static bool authorization_is_off(int code, const struct error *error)
@@ -260,18 +316,20 @@ void preflight_roles(struct preflight *p, enum side side)
 	/* A role manager that lists no roles may still list permissions. */
 	snprintf(question, sizeof(question), "LIST ALL PERMISSIONS OF %s", quoted);
 	rc = client_query(p->client[side], question, CL_ONE, on_permission, &g, &error);
-	if (rc == 0)
+	if (rc == 0) {
 		judge(p, side, &g);
-	else if (authorization_is_off(rc, &error))
+		judge_masks(p, side, &g);
+	} else if (authorization_is_off(rc, &error)) {
 		preflight_say(p, PREFLIGHT_NOTE, NULL,
 			      "%s: authorization is off (AllowAllAuthorizer): every role may do everything",
 			      side_name(side));
-	else
+	} else {
 		preflight_say(
 		    p, PREFLIGHT_WARN,
 		    "make sure that the role has SELECT and MODIFY on all keyspaces of the application",
 		    "%s: the privileges of role %s cannot be read: %s", side_name(side), role,
 		    error.text[0] ? error.text : strerror(-rc));
+	}
 	if (rc == -ENOMEM)
 		p->no_memory = true;
 	free(g.list);

@@ -287,6 +287,60 @@ static void preflight_time_zones_differ(void **state)
 	}
 }
 
+/* The tables of `from`, with masks before them and grants of their own. */
+static void masked(const struct fake_table *from, struct fake_table to[32], const struct fake_table *masks, const struct fake_table *grants)
+{
+	unsigned n = 0;
+
+	to[n++] = *masks;
+	to[n++] = *grants;
+	while (from->needle)
+		to[n++] = *from++;
+	assert_true(n < 32);
+	to[n] = (struct fake_table){0};
+}
+
+#define MASKS(...) {"system_schema.column_masks", "keyspace_name t,table_name t", {__VA_ARGS__}}
+#define PERMISSIONS(...) {"LIST ALL PERMISSIONS OF", "role t,resource t,permission t", {"ann|<all keyspaces>|SELECT", "ann|<all keyspaces>|MODIFY", __VA_ARGS__}}
+
+static void preflight_masked_columns(void **state)
+{
+	static const struct {
+		struct fake_table masks, permissions;
+		const char *found; /* NULL: nothing */
+	} cases[] = {
+	    {MASKS(NULL), PERMISSIONS(NULL), NULL},
+	    {MASKS("app|t", "app|t", "app|u"), PERMISSIONS(NULL), "lacks UNMASK on tables with masked columns (app.t, app.u): "},
+	    {MASKS("app|t", "app|u"), PERMISSIONS("ann|<table app.u>|UNMASK"), "lacks UNMASK on tables with masked columns (app.t): "},
+	    {MASKS("app|t", "app|u"), PERMISSIONS("ann|<keyspace app>|SELECT_MASKED"), "lacks UNMASK on tables with masked columns (app.t, app.u): "},
+	    {MASKS("app|t"), PERMISSIONS("ann|<keyspace app>|UNMASK"), NULL},
+	    {MASKS("app|t"), PERMISSIONS("ann|<all tables in app>|UNMASK"), NULL},
+	    {MASKS("app|t", "gone|x"), PERMISSIONS("ann|<all keyspaces>|UNMASK"), NULL},
+	    {MASKS("own|x", "app|more"), PERMISSIONS(NULL), NULL}, /* not on both */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		for (int side = 0; side < SIDES; side++) {
+			struct fake_table tables[32], other[32];
+			const struct fake_table none = MASKS(NULL), all = PERMISSIONS(NULL);
+			struct findings f;
+			char expected[256];
+
+			masked(side == ORIGIN ? origin_tables : good_tables, tables, &cases[i].masks, &cases[i].permissions);
+			masked(side == ORIGIN ? good_tables : origin_tables, other, &none, &all);
+			preflight_between(side == ORIGIN ? tables : other, side == ORIGIN ? other : tables, fake_password, &f);
+			assert_int_equal(f.count[PREFLIGHT_FAIL], cases[i].found != NULL);
+			if (!cases[i].found)
+				continue;
+			snprintf(expected, sizeof(expected), "3 %s: role ann %s", side_name((enum side)side), cases[i].found);
+			expect(f.text, (const char *[]){expected, NULL});
+			snprintf(expected, sizeof(expected), "on the %s: GRANT UNMASK ON ALL KEYSPACES TO \"ann\";", side_name((enum side)side));
+			expect(f.remedies, (const char *[]){expected, NULL});
+		}
+	}
+}
+
 static void preflight_same_cluster(void **state)
 {
 	struct findings f;
@@ -433,6 +487,7 @@ int main(void)
 	    cmocka_unit_test(preflight_other_names),
 	    cmocka_unit_test(preflight_left_out),
 	    cmocka_unit_test(preflight_time_zones_differ),
+	    cmocka_unit_test(preflight_masked_columns),
 	    cmocka_unit_test(preflight_same_cluster), cmocka_unit_test(preflight_unreachable),
 	    cmocka_unit_test(writers_of_all_nodes),   cmocka_unit_test(writers_before_cassandra_4),
 	    cmocka_unit_test(local_addresses),
