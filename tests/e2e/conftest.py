@@ -38,8 +38,9 @@ def pytest_terminal_summary(terminalreporter):
     if count["skipped"]:
         line += f", {count['skipped']} skipped"
     terminalreporter.write_line(line)
-    if count["rerun"]:
-        terminalreporter.write_line(f"made twice: {', '.join(sorted({r.nodeid for r in terminalreporter.stats['rerun']}))}")
+    for report in terminalreporter.stats.get("rerun", []):
+        why = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+        terminalreporter.write_line(f"made twice: {report.nodeid}: {' '.join(' '.join(why).split())[:1000]}")
     seconds = {}
     for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "duration")):
         name = report.nodeid.partition(".py")[0].removeprefix("test_")
