@@ -17,8 +17,10 @@ static _Atomic bool away;
 static void note(int what)
 {
 	pthread_mutex_lock(&seen_lock);
-	if (seen_count < SEEN_MAX)
-		seen[seen_count++] = what;
+	if (seen_count < SEEN_MAX) {
+		seen[seen_count] = what;
+		atomic_fetch_add(&seen_count, 1); /* whoever waits for it may look */
+	}
 	pthread_mutex_unlock(&seen_lock);
 }
 
