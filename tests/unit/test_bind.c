@@ -205,20 +205,6 @@ static int open_in(const char *keyspace)
 	return fd;
 }
 
-static void prepare(int fd, const char *text, uint8_t id[ID_SIZE])
-{
-	uint8_t envelope[1024];
-	ssize_t n = request_write_prepare(4, 5, span_text(text), span_of(NULL, 0), envelope, sizeof(envelope));
-	struct frame_header h = {0};
-	struct prepared_result r;
-
-	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
-	assert_int_equal(client_receive(fd, &h, answer_body), OP_RESULT);
-	assert_int_equal(result_prepared_parse(4, span_of(answer_body, h.length), &r), 0);
-	assert_int_equal(r.id.size, ID_SIZE);
-	memcpy(id, r.id.data, ID_SIZE);
-}
-
 static void run(int fd, const uint8_t id[ID_SIZE])
 {
 	uint8_t body[64];
@@ -321,7 +307,7 @@ static void a_qualified_prepared_write_is_delivered(void **unused)
 	(void)unused;
 	begin(1);
 	fd = open_in("missing");
-	prepare(fd, "INSERT INTO other.t (k) VALUES (1)", id);
+	client_prepare(fd, "INSERT INTO other.t (k) VALUES (1)", id, ID_SIZE);
 	run(fd, id);
 	assert_true(wait_for(&delivered, 1));
 	run_batch(fd, id);
@@ -341,7 +327,7 @@ static void a_newer_target_hears_of_no_keyspace_that_is_not_needed(void **unused
 	speak_v5 = true;
 	begin(1);
 	fd = open_in("missing");
-	prepare(fd, "INSERT INTO other.t (k) VALUES (1)", id);
+	client_prepare(fd, "INSERT INTO other.t (k) VALUES (1)", id, ID_SIZE);
 	run(fd, id);
 	assert_true(wait_for(&delivered, 1));
 	ask(fd, "DROP KEYSPACE missing");
@@ -363,7 +349,7 @@ static void a_batch_of_statements_prepared_elsewhere_is_delivered(void **unused)
 	(void)unused;
 	begin(1);
 	fd = open_in("present");
-	prepare(fd, THERE, id);
+	client_prepare(fd, THERE, id, ID_SIZE);
 	ask(fd, "USE missing");
 	run_batch(fd, id);
 	assert_true(wait_for(&delivered, 1));
@@ -381,8 +367,8 @@ static void a_prepared_write_of_a_missing_keyspace_dies(void **unused)
 	begin(1);
 	bad = open_in("missing");
 	good = open_in("present");
-	prepare(bad, NOT_THERE, bad_id);
-	prepare(good, THERE, good_id);
+	client_prepare(bad, NOT_THERE, bad_id, ID_SIZE);
+	client_prepare(good, THERE, good_id, ID_SIZE);
 	for (unsigned i = 0; i < WRITES; i++) {
 		run(bad, bad_id);
 		run(good, good_id);
@@ -403,7 +389,7 @@ static void a_connection_that_is_lost_at_use_costs_nothing(void **unused)
 	(void)unused;
 	begin(1);
 	fd = open_in("present");
-	prepare(fd, THERE, id);
+	client_prepare(fd, THERE, id, ID_SIZE);
 	atomic_store(&hangs_up, true);
 	run(fd, id);
 	assert_true(wait_for(&delivered, 1));
@@ -428,7 +414,7 @@ static void a_write_whose_statement_is_forgotten_dies(void **unused)
 	atomic_store(&missing_there, true);
 	fd = open_in("missing");
 	good = open_in("present");
-	prepare(fd, NOT_THERE, id);
+	client_prepare(fd, NOT_THERE, id, ID_SIZE);
 	run(fd, id);
 	assert_true(wait_for(&delivered, 1));
 	ask(good, THERE);
@@ -501,7 +487,7 @@ static void a_prepared_truncate_keeps_its_place(void **unused)
 	fd = open_in("present");
 	other = open_in("present");
 	ask(other, THERE);
-	prepare(fd, "TRUNCATE present", id);
+	client_prepare(fd, "TRUNCATE present", id, ID_SIZE);
 	run(fd, id);
 	ask(other, THERE);
 	assert_true(wait_for(&delivered, 2));

@@ -317,14 +317,6 @@ static void write_behind_the_password_is_not_mirrored(void **unused)
 	agent_stop();
 }
 
-/* Says which cluster it is behind an empty result. */
-static ssize_t names_itself(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
-{
-	if (h->opcode == OP_QUERY && contains(h, body, "system.local"))
-		return say(h, OP_RESULT, p->cluster == &origin ? "\0\0\0\1o" : "\0\0\0\1t", 5, to);
-	return plain_answer(p, h, body, to);
-}
-
 /* Intercepted clients go on seeing the origin's nodes (tests/e2e/test_drivers.py); who is pointed at a port has no other way to the target's. */
 static void who_is_pointed_at_the_agent_sees_the_target_once_finished(void **unused)
 {

@@ -7,14 +7,6 @@ static const struct course mirroring = {.primary = ORIGIN, .mirroring = true},
 
 static const char local[] = "SELECT cluster_name FROM system.local", peers[] = "SELECT peer FROM system.peers";
 
-/* Says which cluster it is behind an empty result. */
-static ssize_t names_itself(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
-{
-	if (h->opcode == OP_QUERY && contains(h, body, "system."))
-		return say(h, OP_RESULT, p->cluster == &origin ? "\0\0\0\1o" : "\0\0\0\1t", 5, to);
-	return plain_answer(p, h, body, to);
-}
-
 static void what_was_asked_before_waits_for_an_origin_that_is_gone(void **unused)
 {
 	int fd;

@@ -193,23 +193,6 @@ static void begin(const struct course *course)
 
 /* ---- a client */
 
-/* Prepares; the id that it is told. */
-static struct span client_prepare(int fd, const char *text, uint8_t id[ID_SIZE])
-{
-	uint8_t envelope[1024];
-	ssize_t n = request_write_prepare(4, 5, span_text(text), span_of(NULL, 0), envelope, sizeof(envelope));
-	struct frame_header h = {0};
-	struct prepared_result r;
-
-	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
-	assert_int_equal(client_receive(fd, &h, answer_body), OP_RESULT);
-	assert_int_equal(h.stream, 5);
-	assert_int_equal(result_prepared_parse(4, span_of(answer_body, h.length), &r), 0);
-	assert_int_equal(r.id.size, ID_SIZE);
-	memcpy(id, r.id.data, ID_SIZE);
-	return span_of(id, ID_SIZE);
-}
-
 static void client_execute(int fd, struct span id)
 {
 	uint8_t body[128];
@@ -287,12 +270,12 @@ static void a_statement_has_another_id_after_the_switch(void **unused)
 	(void)unused;
 	begin(&mirroring);
 	fd = client_open();
-	id = client_prepare(fd, plain, first);
+	id = client_prepare(fd, plain, first, ID_SIZE);
 	assert_true(span_equal(id, id_on(ORIGIN, plain)));
 	change_course(&cut_over);
 	client_execute(fd, id);
 	expect_unprepared(fd, id);
-	assert_true(span_equal(client_prepare(fd, plain, second), id));
+	assert_true(span_equal(client_prepare(fd, plain, second, ID_SIZE), id));
 	client_execute(fd, id);
 	assert_int_equal(expect(fd, 6), OP_RESULT);
 	assert_true(span_equal(last_request(TARGET).id, id_on(TARGET, plain)));
@@ -300,7 +283,7 @@ static void a_statement_has_another_id_after_the_switch(void **unused)
 	atomic_store(&seen[TARGET].forgotten, true);
 	client_execute(fd, id);
 	expect_unprepared(fd, id);
-	assert_true(span_equal(client_prepare(fd, plain, second), id));
+	assert_true(span_equal(client_prepare(fd, plain, second, ID_SIZE), id));
 	client_batch(fd, id, "INSERT INTO ks.t (k) VALUES (1)");
 	assert_int_equal(expect(fd, 6), OP_RESULT);
 	struct request r = last_request(TARGET);
@@ -372,7 +355,7 @@ static void a_counter_has_one_timestamp(void **unused)
 	(void)unused;
 	begin(&mirroring);
 	fd = client_open();
-	id = client_prepare(fd, "UPDATE ks.t SET n = n + 1 WHERE k = ?", room);
+	id = client_prepare(fd, "UPDATE ks.t SET n = n + 1 WHERE k = ?", room, ID_SIZE);
 	client_execute(fd, id);
 	assert_int_equal(expect(fd, 6), OP_RESULT);
 	assert_true(both_executed(1));
@@ -398,7 +381,7 @@ static void prepared_functions_differ_on_the_two_sides(void **unused)
 	(void)unused;
 	begin(&mirroring);
 	fd = client_open();
-	id = client_prepare(fd, now, room);
+	id = client_prepare(fd, now, room, ID_SIZE);
 	/* First the agent's own, then the client's, by whose id it goes on to know it. */
 	assert_true(span_equal(id, id_on(ORIGIN, now)));
 	assert_string_equal(seen[ORIGIN].prepared[0], now);
@@ -434,7 +417,7 @@ static void prepared_functions_differ_on_the_two_sides(void **unused)
 	atomic_store(&seen[ORIGIN].forgotten, true);
 	client_execute(fd, id);
 	expect_unprepared(fd, id);
-	assert_true(span_equal(client_prepare(fd, now, room), id));
+	assert_true(span_equal(client_prepare(fd, now, room, ID_SIZE), id));
 	atomic_store(&seen[ORIGIN].forgotten, true);
 	client_batch(fd, id, "INSERT INTO ks.t (k) VALUES (1)");
 	expect_unprepared(fd, id);
@@ -453,7 +436,7 @@ static void functions_in_collections_differ_on_the_two_sides(void **unused)
 	(void)unused;
 	begin(&mirroring);
 	fd = client_open();
-	id = client_prepare(fd, in_set, room);
+	id = client_prepare(fd, in_set, room, ID_SIZE);
 	assert_true(span_equal(id, id_on(ORIGIN, in_set)));
 	for (unsigned i = 1; i < 3; i++) {
 		client_execute(fd, id);
@@ -480,7 +463,7 @@ static void a_statement_from_before_mirroring(void **unused)
 	(void)unused;
 	begin(&observe);
 	fd = client_open();
-	id = client_prepare(fd, now, room);
+	id = client_prepare(fd, now, room, ID_SIZE);
 	assert_string_equal(seen[ORIGIN].prepared[0], now);
 	assert_string_equal(seen[ORIGIN].prepared[1], "");
 	client_execute(fd, id);
@@ -489,7 +472,7 @@ static void a_statement_from_before_mirroring(void **unused)
 	change_course(&mirroring);
 	client_execute(fd, id);
 	expect_unprepared(fd, id);
-	assert_true(span_equal(client_prepare(fd, now, room), id));
+	assert_true(span_equal(client_prepare(fd, now, room, ID_SIZE), id));
 	client_execute(fd, id);
 	assert_int_equal(expect(fd, 6), OP_RESULT);
 	assert_true(span_equal(last_request(ORIGIN).id, id_on(ORIGIN, now_changed)));
