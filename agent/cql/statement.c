@@ -375,6 +375,8 @@ static enum statement_kind read_definition(struct reader *r)
 	} else if (reader_take(r, "table") || reader_take(r, "columnfamily")) {
 		skip_if(r);
 		reader_name(r, true);
+		/* CREATE TABLE a.t LIKE t: the source is in no list of tables. */
+		r->s->unqualified |= !r->failed && reader_find(r, "like");
 	} else if (reader_take(r, "materialized")) {
 		reader_take(r, "view");
 		skip_if(r);
@@ -468,4 +470,7 @@ void statement_read_names(struct span text, struct statement *ret, const struct 
 	ret->kind = read_kind(&r);
 	if (r.failed)
 		ret->kind = STATEMENT_UNKNOWN;
+	ret->unqualified |= ret->kind == STATEMENT_UNKNOWN || ret->table_count == 0 || ret->flags & STATEMENT_TABLES_MORE;
+	for (unsigned i = 0; i < ret->table_count; i++)
+		ret->unqualified |= !ret->tables[i].keyspace[0];
 }

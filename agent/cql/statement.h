@@ -60,6 +60,9 @@ struct table_name {
 struct statement {
 	enum statement_kind kind;
 	uint32_t flags; /* enum statement_flag */
+	/* A name is, or may be, looked for in the connection's keyspace. Those of types, functions and indexes are looked for in that of
+	 * the table, or of what is made with them. */
+	bool unqualified;
 	uint8_t table_count;
 	/* SELECT, DML, TRUNCATE, SCHEMA on a table or view (a view's base table, too). USE, and SCHEMA on a
 	 * keyspace or on a type, function or index that is named with its keyspace: that keyspace and an

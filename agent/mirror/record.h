@@ -34,7 +34,7 @@ struct record {
 	uint8_t to;                    /* enum side */
 	uint8_t version, opcode, header_flags;
 	uint8_t statement;             /* enum statement_kind */
-	bool pinned, needs_keyspace;   /* needs_keyspace: a table name without keyspace in a text */
+	bool pinned, needs_keyspace;   /* needs_keyspace: struct statement, unqualified; no prepared statement's */
 	bool serial;                   /* it was conditional */
 	bool unknown;                  /* the primary may or may not have applied it */
 	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */

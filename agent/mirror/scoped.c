@@ -22,6 +22,7 @@ struct keeping {
 	struct worker *worker;
 	const char *keyspace;
 	unsigned kept, left_out;
+	bool unqualified; /* struct statement, of what is kept */
 };
 
 static bool keep(void *context, const struct batch_child *child)
@@ -37,6 +38,7 @@ static bool keep(void *context, const struct batch_child *child)
 	} else {
 		statement_read(child->text, &one);
 		wanted = scope_of(s, &one, k->keyspace) != SCOPE_NONE;
+		k->unqualified |= wanted && one.unqualified;
 	}
 	k->kept += wanted;
 	k->left_out += !wanted;
@@ -63,7 +65,7 @@ enum scope_part scoped_part(struct worker *w, const struct tap_write *write)
 	return !k.left_out ? SCOPE_ALL : k.kept ? SCOPE_SOME : SCOPE_NONE;
 }
 
-int scoped_batch(struct worker *w, const struct tap_write *write, struct room *room, struct request *ret)
+int scoped_batch(struct worker *w, const struct tap_write *write, struct room *room, struct request *ret, bool *ret_unqualified)
 {
 	const struct request *q = write->request;
 	char own[CQL_NAME_MAX + 1];
@@ -73,6 +75,7 @@ int scoped_batch(struct worker *w, const struct tap_write *write, struct room *r
 
 	if (n < 0 || request_parse(q->version, q->header_flags, q->opcode, span_of(to, (size_t)n), ret) < 0)
 		return -ENOMEM;
+	*ret_unqualified = k.unqualified;
 	return (int)k.left_out;
 }
 

@@ -16,10 +16,10 @@
 enum scope_part scoped_part(struct worker *w, const struct tap_write *write);
 
 /*
- * A BATCH without the statements that are left out: *ret borrows `room`; its slots are not resolved. Returns how many were left out, or
- * −ENOMEM.
+ * A BATCH without the statements that are left out: *ret borrows `room`; its slots are not resolved, and *ret_unqualified is as in struct
+ * statement. Returns how many were left out, or −ENOMEM.
  */
-int scoped_batch(struct worker *w, const struct tap_write *write, struct room *room, struct request *ret);
+int scoped_batch(struct worker *w, const struct tap_write *write, struct room *room, struct request *ret, bool *ret_unqualified);
 
 /* Whether the record, a batch in one text, touches a table that is left out: it must not be sent as it is. */
 bool scoped_mixed(struct worker *w, const struct record *r);

@@ -93,15 +93,6 @@ static void tap_free(void *tap)
 	free(t);
 }
 
-static bool names_no_keyspace(const struct statement *s)
-{
-	for (unsigned i = 0; i < s->table_count; i++)
-		if (!s->tables[i].keyspace[0])
-			return true;
-	/* Schema statements name types, functions, indexes … that are not in the table list. */
-	return s->table_count == 0 || s->kind == STATEMENT_SCHEMA || (s->flags & STATEMENT_TABLES_MORE);
-}
-
 /* Relayed without being mirrored: counted, and on the ledger. */
 static void shed(struct tap *t, const struct tap_write *w)
 {
@@ -143,6 +134,7 @@ struct portion {
 	struct tap_write write;
 	struct request request; /* a BATCH without some of its statements */
 	unsigned left_out;
+	bool unqualified;
 };
 
 /* 0 or as intent() does. A BATCH loses statements, a batch in one text goes through row sync. */
@@ -154,6 +146,7 @@ static int leave_out(struct tap *t, const struct tap_write *w, struct portion *r
 
 	ret->write = *w;
 	ret->left_out = 0;
+	ret->unqualified = w->statement->unqualified;
 	if (part == SCOPE_ALL)
 		return 0;
 	if (part == SCOPE_NONE) {
@@ -168,7 +161,7 @@ static int leave_out(struct tap *t, const struct tap_write *w, struct portion *r
 			ret->write.way = UNMIRRORED_UNCLASSIFIED;
 		return 0;
 	}
-	n = scoped_batch(t->worker, w, &t->room, &ret->request);
+	n = scoped_batch(t->worker, w, &t->room, &ret->request, &ret->unqualified);
 	if (n < 0) {
 		shed(t, w);
 		return -ENOSPC;
@@ -194,7 +187,7 @@ static int tap_intent(void *tap, const struct tap_write *whole, struct record **
 	struct dispatch *d = &t->dispatch[side_other(w->primary)];
 	struct journal_write j = {.kind = kind_of(w), .statement = (uint8_t)w->statement->kind, .version = q->version, .opcode = q->opcode,
 				  .header_flags = q->header_flags, .pinned = w->pinned, .timestamp = w->timestamp,
-				  .needs_keyspace = q->opcode != OP_EXECUTE && names_no_keyspace(w->statement),
+				  .needs_keyspace = q->opcode != OP_EXECUTE && portion.unqualified,
 				  .serial = w->statement->flags & STATEMENT_CONDITIONAL, .now = (uint32_t)(clock_wall_us() / 1000000),
 				  .keyspace = q->opcode == OP_EXECUTE ? "" : w->keyspace, .body = q->body, .slots = slots,
 				  .slot_count = slot_count > 0 ? (unsigned)slot_count : 0};

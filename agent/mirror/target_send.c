@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cql/lexer.h"
 #include "cql/request.h"
 #include "cql/segment.h"
 #include "cql/statement.h"
@@ -140,56 +139,6 @@ static bool child_id(void *context, struct span id, struct span *ret)
 	return true;
 }
 
-/* CREATE TABLE a.t LIKE t: the source is looked for in the session's keyspace, and is in no list of tables. */
-static bool names_source(struct span text)
-{
-	struct lexer lexer;
-	struct token t;
-
-	lexer_init(&lexer, text);
-	while ((t = lexer_next(&lexer)).kind != TOKEN_END && t.kind != TOKEN_BAD)
-		if (token_is(&t, "like"))
-			return true;
-	return false;
-}
-
-/*
- * Whether a name in the statement is looked for in the connection's keyspace. Types, functions and indexes are looked for in that of the
- * table, or of what is made with them.
- */
-static bool names_unqualified(const struct statement *s, struct span text)
-{
-	for (unsigned i = 0; i < s->table_count; i++)
-		if (!s->tables[i].keyspace[0])
-			return true;
-	return s->table_count == 0 || s->kind == STATEMENT_UNKNOWN || (s->flags & STATEMENT_TABLES_MORE) ||
-	       (s->kind == STATEMENT_SCHEMA && names_source(text));
-}
-
-static bool text_unqualified(struct span text)
-{
-	struct statement s;
-
-	statement_read(text, &s);
-	return names_unqualified(&s, text);
-}
-
-/* The record's mark says so of all schema changes, and of a BATCH whose prepared statements alone leave the keyspace out: closer. */
-static bool needs_keyspace(const struct record *r, const struct request *q)
-{
-	struct span cursor = q->batch_children;
-	struct batch_child child;
-
-	if (!r->needs_keyspace || r->opcode == OP_EXECUTE)
-		return false;
-	if (r->opcode != OP_BATCH)
-		return r->statement != STATEMENT_SCHEMA || text_unqualified(q->text);
-	while (batch_next(q->version, &cursor, &child) > 0)
-		if (!child.prepared && text_unqualified(child.text))
-			return true;
-	return false;
-}
-
 /*
  * v3/v4: the connection has to be bound to the keyspace first, that of a record or of a statement `p` that is to be prepared. 0: it is;
  * −EAGAIN: not yet; > 0: the cluster has just refused it, for this reason.
@@ -261,7 +210,7 @@ int target_send(struct target *t, struct record *r, struct prepared **ret_missin
 		}
 		how.id = span_of(remote->id, remote->id_size);
 		how.result_metadata_id = span_of(remote->result_id, remote->result_id_size);
-	} else if (needs_keyspace(r, &q)) {
+	} else if (r->needs_keyspace) {
 		e = bind_keyspace(t, keyspace, NULL);
 		if (e != 0)
 			return e;
@@ -330,7 +279,7 @@ int target_prepare(struct target *t, struct prepared *p)
 		keyspace = renamed;
 	}
 	/* Where all names are qualified, the session's keyspace need not even exist there. */
-	if (!names_unqualified(&p->statement, span_of(p->text, p->text_size)))
+	if (!p->statement.unqualified)
 		keyspace = "";
 	size = text.size + 256u;
 	e = bind_keyspace(t, keyspace, p);

@@ -43,6 +43,7 @@ static int analyse_batch(struct session *s, struct analysis *a)
 		if (child.prepared) {
 			struct prepared_slot *slot = prepared_find(s->worker->prepared, child.text);
 
+			/* A prepared one has its keyspace with it. */
 			if (slot) {
 				merge(&a->own, &slot->prepared->statement);
 				a->functions |= slot->prepared->calls;
@@ -54,6 +55,7 @@ static int analyse_batch(struct session *s, struct analysis *a)
 
 			statement_read(child.text, &one);
 			merge(&a->own, &one);
+			a->own.unqualified |= one.unqualified;
 			a->functions |= one.flags & STATEMENT_FUNCTION && statement_changes_rows(&one);
 		}
 	}

@@ -401,6 +401,43 @@ static void statements_are_understood(void **state)
 	}
 }
 
+/* Whether a name is looked for in the connection's keyspace: then the mirror has to send it along. */
+static void a_name_without_keyspace_is_noticed(void **state)
+{
+	static const struct {
+		const char *text;
+		bool unqualified;
+	} of[] = {
+	    {"INSERT INTO t (k) VALUES (1)", true},
+	    {"INSERT INTO a.t (k) VALUES (1)", false},
+	    {"TRUNCATE a.t", false},
+	    {"BEGIN BATCH INSERT INTO a.t (k) VALUES (1); DELETE FROM b.t WHERE k = 1; APPLY BATCH", false},
+	    {"BEGIN BATCH INSERT INTO a.t (k) VALUES (1); DELETE FROM t WHERE k = 1; APPLY BATCH", true},
+	    {"CREATE KEYSPACE a WITH replication = {}", false},
+	    {"CREATE TABLE a.t (k int PRIMARY KEY, u udt)", false},
+	    {"CREATE TABLE a.t LIKE t", true},
+	    {"CREATE TABLE t LIKE a.t", true},
+	    {"CREATE TYPE udt (x int)", true},
+	    {"CREATE TYPE a.udt (x int)", false},
+	    {"CREATE INDEX ON a.t (v)", false},
+	    {"CREATE INDEX i ON t (v)", true},
+	    {"DROP INDEX i", true},
+	    {"DROP INDEX a.i", false},
+	    {"CREATE MATERIALIZED VIEW a.v AS SELECT k FROM t WHERE k IS NOT NULL PRIMARY KEY (k)", true},
+	    {"CREATE MATERIALIZED VIEW a.v AS SELECT k FROM a.t WHERE k IS NOT NULL PRIMARY KEY (k)", false},
+	    {"INSERT INTO a.t (k) VALUES (1", true},
+	    {"no statement", true},
+	};
+	struct statement s;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+		statement_read(guard_text(of[i].text), &s);
+		if (s.unqualified != of[i].unqualified)
+			fail_msg("%s is %sunqualified", of[i].text, s.unqualified ? "" : "not ");
+	}
+}
+
 /* A write that was cut off, or that carries a stray byte, is never taken for a read. */
 static void damaged_writes_stay_writes(void **state)
 {
@@ -617,6 +654,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(statements_are_understood),
+	    cmocka_unit_test(a_name_without_keyspace_is_noticed),
 	    cmocka_unit_test(damaged_writes_stay_writes),
 	    cmocka_unit_test(why_a_statement_is_not_mirrored),
 	    cmocka_unit_test(bound_documents_may_hold_lists),
