@@ -77,6 +77,12 @@ static void goal_over(struct service *s, const char *error)
 	}
 }
 
+/* What to do follows what is wrong. */
+static void failure_text(char to[UPDATE_ERROR_SIZE], const char *error, const char *hint)
+{
+	snprintf(to, UPDATE_ERROR_SIZE, "%s%s%s", error, hint && *hint ? ". " : "", hint && *hint ? hint : "");
+}
+
 static void on_moved(void *context, const char *error, const char *hint)
 {
 	struct service *s = context;
@@ -88,8 +94,7 @@ static void on_moved(void *context, const char *error, const char *hint)
 		return;
 	}
 	if (error)
-		snprintf(text, sizeof(text), "%s%s%s", error, hint && *hint ? ". " : "",
-			 hint && *hint ? hint : "");
+		failure_text(text, error, hint);
 	else if (s->hooks.phase(s->hooks.context) != s->asked)
 		snprintf(text, sizeof(text), "the agent did not reach phase %s", phase_name(s->asked));
 	else
@@ -107,7 +112,8 @@ static void on_clear(void *context, const char *error, const char *hint)
 	char text[UPDATE_ERROR_SIZE];
 
 	MAGIC_CHECK(s, SERVICE_MAGIC);
-	snprintf(text, sizeof(text), "%s%s%s", error ? error : "", error && hint ? ". " : "", error && hint ? hint : "");
+	if (error)
+		failure_text(text, error, hint);
 	if (!s->stopped)
 		goal_over(s, error ? text : NULL);
 	service_put(s);
