@@ -115,8 +115,9 @@ static void render_histogram(FILE *out, const struct metrics *sum, unsigned h)
 {
 	uint64_t below = 0;
 
-	fprintf(out, "# HELP %s %s\n# TYPE %s histogram\n", histogram_info[h].name, histogram_info[h].help,
-		histogram_info[h].name);
+	if (h == 0 || strcmp(histogram_info[h].name, histogram_info[h - 1].name) != 0)
+		fprintf(out, "# HELP %s %s\n# TYPE %s histogram\n", histogram_info[h].name, histogram_info[h].help,
+			histogram_info[h].name);
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		below += sum->bucket[h][i];
 		fprintf(out, "%s_bucket{%s,le=\"", histogram_info[h].name, histogram_info[h].labels);
@@ -126,7 +127,7 @@ static void render_histogram(FILE *out, const struct metrics *sum, unsigned h)
 			fputs("+Inf", out);
 		fprintf(out, "\"} %" PRIu64 "\n", below);
 	}
-	fprintf(out, "%s_sum{%s} %g\n", histogram_info[h].name, histogram_info[h].labels, (double)sum->sum_us[h] / 1e6);
+	fprintf(out, "%s_sum{%s} %.6f\n", histogram_info[h].name, histogram_info[h].labels, (double)sum->sum_us[h] / 1e6);
 	fprintf(out, "%s_count{%s} %" PRIu64 "\n", histogram_info[h].name, histogram_info[h].labels, below);
 }
 
@@ -146,6 +147,9 @@ int metrics_render(char **ret_text, size_t *ret_size)
 		if (i == 0 || strcmp(metric_info[i].name, metric_info[i - 1].name))
 			fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric_info[i].name, metric_info[i].help,
 				metric_info[i].name, metric_info[i].kind);
+		/* Read between what one thread took off and another had put on, a gauge can be below 0 for a moment. */
+		if (sum->value[i] > INT64_MAX && metric_info[i].kind[0] == 'g')
+			sum->value[i] = 0;
 		fprintf(out, "%s %" PRIu64 "\n", metric_info[i].series, sum->value[i]);
 	}
 	for (unsigned h = 0; h < HISTOGRAM_COUNT; h++)
