@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "mirror/journal_file.h"
 #include "relay/prepared.h"
 
@@ -37,7 +38,7 @@ struct record {
 	bool pinned, needs_keyspace;   /* needs_keyspace: struct statement, unqualified; no prepared statement's */
 	bool serial;                   /* it was conditional */
 	bool unknown;                  /* the primary may or may not have applied it */
-	bool sent;                     /* COUNT of an earlier life: the other cluster may or may not have applied it */
+	bool sent;                     /* COUNT, or ROWS, of an earlier life: the other cluster may or may not have applied it */
 	bool once;                     /* ROWS, but to be sent as it is if that can be said to be for the first time: not when it has waited */
 	bool compared;                 /* once: and its rows are compared afterwards in any case */
 	bool refused;                  /* the other cluster does not understand the statement (last_error): its rows are compared instead */
@@ -51,4 +52,12 @@ struct record {
 static inline struct span record_body(const struct record *r)
 {
 	return journal_body(journal_file_entry(r->file, r->at));
+}
+
+/* acknowledged_ns of one from disk: by its time on the wall, to the second. `now_ns`: CLOCK_MONOTONIC. */
+static inline uint64_t record_since(const struct record *r, uint64_t now_ns)
+{
+	int64_t age = clock_wall_us() / 1000000 - (int64_t)r->now;
+
+	return now_ns - (age > 0 ? (uint64_t)age * 1000000000u : 0);
 }

@@ -56,6 +56,7 @@ static const char *why_not(int error)
 	case -E2BIG: return "it touches too many rows";
 	case -EINVAL: return "a cluster refuses to be asked for its rows";
 	case -EPERM: case -EACCES: return "the mirror's role may not read or write them";
+	case -ESHUTDOWN: return "it has become the primary since, and may hold what is newer";
 	case -ESTALE: return "there is something newer on the other side";
 	default: return strerror(-error);
 	}
@@ -63,7 +64,7 @@ static const char *why_not(int error)
 
 void rows_give_up(struct dispatch *d, struct record *r, int error)
 {
-	enum gap_cause cause = r->unknown ? GAP_UNKNOWN_OUTCOME : r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
+	enum gap_cause cause = r->unknown || r->sent ? GAP_UNKNOWN_OUTCOME : r->serial ? GAP_LWT : GAP_UNCLASSIFIED;
 	char table[2 * CQL_NAME_MAX + 4];
 	unsigned n;
 
@@ -252,7 +253,7 @@ static void told(struct worker *w, void *context)
 		dispatch_applied(d, r);
 	} else if (result == -ECANCELED) {
 		dispatch_postpone(d, r);
-	} else if (result == -ENOTSUP && !r->unknown) {
+	} else if (result == -ENOTSUP && !r->unknown && !r->sent) {
 		/* Its text did not tell that it counts. */
 		d->flying--;
 		r->entry = ENTRY_COUNT;

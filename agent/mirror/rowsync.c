@@ -31,6 +31,7 @@ static bool permanent(int rc)
 	case -E2BIG:
 	case -EINVAL:
 	case -ESTALE:
+	case -ESHUTDOWN:
 		return true;
 	default:
 		return false;
@@ -191,6 +192,12 @@ bool rowsync_rested(struct rowsync *rs, uint32_t since)
 	return atomic_load(&rs->attempts_begun) == since;
 }
 
+void rowsync_primary(struct rowsync *rs, enum side primary)
+{
+	MAGIC_CHECK(rs, ROWSYNC_MAGIC);
+	atomic_store(&rs->shared.primary, (int)primary);
+}
+
 void rowsync_schema_changed(struct rowsync *rs, const char *keyspace)
 {
 	MAGIC_CHECK(rs, ROWSYNC_MAGIC);
@@ -241,6 +248,7 @@ struct rowsync *rowsync_new(const struct rowsync_options *o, struct error *e)
 			   : o->threads > ROWSYNC_THREADS_MAX ? ROWSYNC_THREADS_MAX
 							      : o->threads;
 	rs->shared.options = &rs->options;
+	rs->shared.primary = -1;
 	pthread_mutex_init(&rs->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -61,15 +61,19 @@ struct rowsync_job {
 	unsigned child_count;		      /* a BATCH has several; they are written as one logged batch */
 	const struct rowsync_child *children; /* borrowed during the call */
 	/*
-	 * Called once, from a row sync thread (or from that of rowsync_stop()), when submit returned 0;
-	 * `result`: 0           both sides hold the same, as far as it can be read −ECANCELED  rowsync_stop()
-	 * came first and what no repetition cures, for the gap ledger: −ENOKEY     the statement tells no key
-	 * (seen only now, with the table's schema) −ENOENT     the table, or one of its columns, is not on
-	 * the other side −ENOTSUP    counters: they are never written −E2BIG      too many rows or bytes
+	 * Called once, from a row sync thread (or from that of rowsync_stop()), when submit returned 0; `result`:
+	 *   0           both sides hold the same, as far as it can be read
+	 *   −ECANCELED  rowsync_stop() came first
+	 * and what no repetition cures, for the gap ledger:
+	 *   −ENOKEY     the statement tells no key (seen only now, with the table's schema)
+	 *   −ENOENT     the table, or one of its columns, is not on the other side
+	 *   −ENOTSUP    counters: they are never written
+	 *   −E2BIG      too many rows or bytes
 	 *   −EINVAL     a cluster refuses what is asked, also after its schema was read again
 	 *   −EPERM, −EACCES, −EREMOTEIO
 	 *               unauthorized, or an error of the server, twelve times
 	 *   −ESTALE     the other side keeps something that is newer than all that may be written
+	 *   −ESHUTDOWN  the other side has become the primary: `from` is no longer the truth
 	 */
 	void (*done)(void *context, int result);
 	void *context;
@@ -88,6 +92,12 @@ int rowsync_submit(struct rowsync *rs, const struct rowsync_job *job);
  */
 uint32_t rowsync_moment(struct rowsync *rs);
 bool rowsync_rested(struct rowsync *rs, uint32_t since);
+
+/*
+ * Which cluster answers the clients from now on: nothing is written to it any more, since what is newer there may not be in `from` (−ESHUTDOWN).
+ * Any thread, before the first client of it goes on.
+ */
+void rowsync_primary(struct rowsync *rs, enum side primary);
 
 /* The schema of `keyspace` (NULL: of any) has changed. Changes that nobody reports are found within 10 s. */
 void rowsync_schema_changed(struct rowsync *rs, const char *keyspace);

@@ -223,6 +223,7 @@ struct sync_shared {
 	const struct rowsync_options *options;
 	struct schema_cache *schema[SIDES];
 	_Atomic bool stopping;
+	_Atomic int primary; /* enum side; −1: nobody has said it yet */
 	_Atomic uint64_t rows, repaired, deleted, splits;
 };
 

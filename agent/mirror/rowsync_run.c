@@ -279,10 +279,20 @@ static int wait_settled(struct attempt *a, uint64_t *ret_wait_ns)
 	return -EAGAIN;
 }
 
+/* Clients of the other side write there what `from` does not know. What was read before they began stays as it was: every write is older. */
+static bool overtaken(const struct attempt *a)
+{
+	return atomic_load(&a->shared->primary) == (int)a->to;
+}
+
 static int write_all(struct attempt *a, const struct write_list *writes)
 {
 	bool split = false;
-	int rc = write_send(writes, a->worker->client[a->to], a->y->atomic, &split, a->error);
+	int rc;
+
+	if (overtaken(a))
+		return -ESHUTDOWN;
+	rc = write_send(writes, a->worker->client[a->to], a->y->atomic, &split, a->error);
 
 	if (split)
 		atomic_fetch_add_explicit(&a->shared->splits, 1, memory_order_relaxed);
@@ -375,7 +385,7 @@ int sync_attempt(struct sync_shared *s, struct worker_thread *w, struct sync *y,
 	a->to = side_other(y->from);
 	a->at = ret_table;
 	a->error = error;
-	rc = connect_side(a, ORIGIN);
+	rc = overtaken(a) ? -ESHUTDOWN : connect_side(a, ORIGIN);
 	if (!rc)
 		rc = connect_side(a, TARGET);
 	if (!rc && !y->planned)

@@ -299,6 +299,8 @@ static void tap_course(void *tap, const struct course *course)
 {
 	struct tap *t = tap;
 
+	if (t->mirror->rowsync)
+		rowsync_primary(t->mirror->rowsync, course->primary);
 	for (int side = 0; side < SIDES; side++)
 		dispatch_switch(&t->dispatch[side], course->mirroring && side == (int)side_other(course->primary));
 }

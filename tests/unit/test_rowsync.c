@@ -367,6 +367,24 @@ static void a_table_that_is_only_on_one_side(void **state)
 	assert_int_equal(end().failed, 1);
 }
 
+/* After a cutover the target has what the origin does not know. */
+static void the_primary_is_never_written(void **state)
+{
+	(void)state;
+	begin(0);
+	warm_up();
+	rowsync_primary(lab.rs, TARGET);
+	assert_int_equal(submit_row(1, 1), 0);
+	wait_for(&seen.done, 2);
+	assert_int_equal(seen.result[1], -ESHUTDOWN);
+	assert_int_equal(script.asked, 2);
+	rowsync_primary(lab.rs, ORIGIN);
+	assert_int_equal(submit_row(2, 1), 0);
+	wait_for(&seen.done, 3);
+	assert_int_equal(seen.result[2], 0);
+	end();
+}
+
 static void a_node_that_is_away(void **state)
 {
 	(void)state;
@@ -403,6 +421,7 @@ int main(void)
 	    cmocka_unit_test(trouble_is_retried_and_holds_the_table),
 	    cmocka_unit_test(forgotten_statements_are_prepared_again),
 	    cmocka_unit_test(a_table_that_is_only_on_one_side),
+	    cmocka_unit_test(the_primary_is_never_written),
 	    cmocka_unit_test(a_node_that_is_away),
 	};
 
