@@ -238,7 +238,7 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 		batch_failed(b, false, false, "malformed answer", 16);
 		return -EPROTO;
 	}
-	enum write_outcome outcome = error_write_outcome(e.code);
+	enum write_outcome outcome = error_write_outcome(e.code, false); /* it is for one partition */
 	bool again = outcome != WRITE_REFUSED || e.code == CQL_UNAVAILABLE || e.code == CQL_BOOTSTRAPPING;
 
 	batch_failed(b, !again, outcome != WRITE_UNKNOWN || e.code == CQL_OVERLOADED,

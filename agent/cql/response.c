@@ -9,7 +9,7 @@
 
 #include "cql/wire.h"
 
-enum write_outcome error_write_outcome(int32_t code)
+enum write_outcome error_write_outcome(int32_t code, bool piecemeal)
 {
 	if (code == CQL_UNPREPARED)
 		return WRITE_UNPREPARED;
@@ -17,6 +17,7 @@ enum write_outcome error_write_outcome(int32_t code)
 		return WRITE_REFUSED;
 	switch (code) {
 	case CQL_UNAVAILABLE:
+		return piecemeal ? WRITE_UNKNOWN : WRITE_REFUSED;
 	case CQL_BOOTSTRAPPING:
 	case CQL_BAD_CREDENTIALS:
 		return WRITE_REFUSED;

@@ -36,9 +36,9 @@ enum cql_error {
 };
 
 /* What an ERROR says about a write. Codes that are not known: WRITE_UNKNOWN; never
- * WRITE_APPLIED. */
+ * WRITE_APPLIED. `piecemeal`: struct statement; then UNAVAILABLE says nothing about the parts before. */
 enum write_outcome { WRITE_APPLIED, WRITE_REFUSED, WRITE_UNKNOWN, WRITE_UNPREPARED };
-enum write_outcome error_write_outcome(int32_t code);
+enum write_outcome error_write_outcome(int32_t code, bool piecemeal);
 
 enum result_kind {
 	RESULT_VOID = 1,

@@ -51,6 +51,8 @@ static void read_tail(struct reader *r, bool batch)
 		} else if (token_is(&r->token, "if")) {
 			r->s->flags |= STATEMENT_CONDITIONAL;
 			reader_advance(r);
+		} else if (reader_take(r, "in")) {
+			r->s->piecemeal = true;
 		} else if (reader_take(r, "using")) {
 			read_using(r);
 		} else if (token_is(&r->token, "insert") || token_is(&r->token, "update") ||
@@ -308,11 +310,15 @@ static void read_batch(struct reader *r)
 {
 	struct statement *s = r->s;
 	uint32_t batch = 0, all = 0, first = 0;
-	bool any = false, mixed = false;
+	bool any = false, mixed = false, logged = true;
 
 	reader_advance(r);
-	if (!reader_take(r, "unlogged") && reader_take(r, "counter"))
+	if (reader_take(r, "unlogged")) {
+		logged = false;
+	} else if (reader_take(r, "counter")) {
+		logged = false;
 		batch = STATEMENT_COUNTER;
+	}
 	reader_expect_word(r, "batch");
 	if (!r->failed && reader_take(r, "using"))
 		read_using(r);
@@ -329,6 +335,7 @@ static void read_batch(struct reader *r)
 		if (token_punct(&r->token, ';'))
 			reader_advance(r);
 	}
+	s->piecemeal = !logged;
 	s->flags = batch | all | (mixed ? STATEMENT_TEXT_BATCH_MIXED : 0);
 	reader_expect_word(r, "apply");
 	reader_expect_word(r, "batch");

@@ -63,6 +63,10 @@ struct statement {
 	/* A name is, or may be, looked for in the connection's keyspace. Those of types, functions and indexes are looked for in that of
 	 * the table, or of what is made with them. */
 	bool unqualified;
+	/* The coordinator looks for replicas anew before each part of it, and may have written some when those of a later one are away: IN,
+	 * and a batch without a log, over several partitions. Conditional writes (STATEMENT_CONDITIONAL) do so as well: accepted is not yet
+	 * committed. */
+	bool piecemeal;
 	uint8_t table_count;
 	/* SELECT, DML, TRUNCATE, SCHEMA on a table or view (a view's base table, too). USE, and SCHEMA on a
 	 * keyspace or on a type, function or index that is named with its keyspace: that keyspace and an

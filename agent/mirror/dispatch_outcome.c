@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
+#include "cql/request.h"
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
@@ -169,10 +170,30 @@ void dispatch_applied(struct dispatch *d, struct record *r)
 		d->settled(d);
 }
 
+static bool piecemeal(const struct record *r)
+{
+	struct statement s;
+	struct request q;
+
+	if (r->slot)
+		return r->slot->prepared->statement.piecemeal;
+	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
+		return true;
+	if (r->opcode == OP_BATCH)
+		return q.batch_type != 0;
+	statement_read(q.text, &s);
+	return s.piecemeal;
+}
+
+static bool may_be_applied(const struct record *r, int32_t code)
+{
+	return code < 0 || error_write_outcome(code, code == CQL_UNAVAILABLE && piecemeal(r)) == WRITE_UNKNOWN;
+}
+
 /* A counter's update that may have been applied must not be sent again. */
 static bool spent(const struct record *r, int32_t code)
 {
-	return r->entry == ENTRY_COUNT && error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
+	return r->entry == ENTRY_COUNT && may_be_applied(r, code);
 }
 
 /* A function that only one version has, a column of another type: what the statement has done may be possible all the same. */
@@ -185,9 +206,7 @@ void dispatch_failed(struct dispatch *d, struct record *r, int32_t code)
 {
 	d->flying--;
 	if (r->once) {
-		bool unknown = error_write_outcome(code < 0 ? CQL_SERVER_ERROR : code) == WRITE_UNKNOWN;
-
-		compare(d, r, unknown ? d->worker->turn_ns + d->mirror->options.settle_ns : 0);
+		compare(d, r, may_be_applied(r, code) ? d->worker->turn_ns + d->mirror->options.settle_ns : 0);
 		return;
 	}
 	if (not_understood(r, code)) {

@@ -256,7 +256,7 @@ static void record_answered(struct target *t, struct record *r, const struct fra
 			dispatch_park(t->dispatch, r);
 			return;
 		}
-		if (e > 0 && error_write_outcome(e) == WRITE_REFUSED)
+		if (e > 0 && error_write_outcome(e, false) == WRITE_REFUSED)
 			error.code = e;
 	}
 	dispatch_failed(t->dispatch, r, error.code);

@@ -37,6 +37,7 @@ static int analyse_batch(struct session *s, struct analysis *a)
 
 	memset(&a->own, 0, sizeof(a->own));
 	a->own.kind = STATEMENT_BATCH;
+	a->own.piecemeal = a->request.batch_type != 0;
 	if (a->request.batch_type == 2)
 		a->own.flags |= STATEMENT_COUNTER;
 	while ((r = batch_next(a->request.version, &cursor, &child)) > 0) {

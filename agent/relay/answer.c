@@ -116,7 +116,7 @@ static void write_answered(struct session *s, struct answer *a, struct span body
 	if (a->h.opcode == OP_ERROR) {
 		struct response_error error;
 
-		outcome = response_error_parse(body, &error) == 0 ? error_write_outcome(error.code) : WRITE_UNKNOWN;
+		outcome = response_error_parse(body, &error) == 0 ? error_write_outcome(error.code, e->piecemeal) : WRITE_UNKNOWN;
 	} else if (a->h.opcode != OP_RESULT) {
 		outcome = WRITE_UNKNOWN;
 	} else if (e->conditional) {

@@ -26,6 +26,7 @@ struct inflight {
 	bool used;
 	bool paged;    /* a page may follow: the answer may carry a paging state */
 	bool conditional; /* REQUEST_WRITE: the answer says whether it was applied */
+	bool piecemeal;   /* REQUEST_WRITE: may have been applied in part when replicas were away (struct statement) */
 	uint8_t kind;  /* enum request_kind */
 	uint8_t side;  /* enum side */
 	uint8_t unmirrored; /* REQUEST_WRITE without a record: why (enum unmirrored); MIRRORABLE once it was counted */

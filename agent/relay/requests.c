@@ -413,6 +413,7 @@ static enum verdict write_request(struct session *s, const struct frame_header *
 	}
 	e->record = record;
 	e->conditional = statement_changes_rows(a->statement) && a->statement->flags & STATEMENT_CONDITIONAL;
+	e->piecemeal = a->statement->piecemeal || e->conditional;
 	e->unmirrored = (uint8_t)(w->course.mirroring && !mirrored ? a->unmirrored : MIRRORABLE);
 	if (e->unmirrored)
 		e->gap = gap_cell_write(s->worker->gap, a->statement, a->slot, &a->request, s->keyspace);

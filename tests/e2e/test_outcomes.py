@@ -304,6 +304,56 @@ def test_refused_by_a_node_that_could_not(make_agent, liar, keyspace, rows, name
     assert agent.metric("cqlferry_unmirrored_total") == 0, "a refused write is no gap"
 
 
+def test_unavailable_after_a_part_of_it(make_agent, liar, keyspace, rows):
+    """A coordinator looks for the replicas of one partition after the other: of several, some may be written when those of the next are away. And what
+    a conditional write proposed may have been accepted when there are too few for the commit."""
+    mark = "/*fault:unavailable,applied*/"
+    agent = start(make_agent, origin=liar)
+    c = connect(agent)
+    p = c.prepared(f"UPDATE {mark} {keyspace}.items SET v = 'new' WHERE id IN (?, ?)")
+    in_parts = [
+        attempt(c, cqlwire.QUERY, c.query_body(f"UPDATE {mark} {keyspace}.items SET v = 'new' WHERE id IN ('a', 'b')")),
+        attempt(c, cqlwire.EXECUTE, c.execute_body(p, [b"c", b"d"])),
+        attempt(
+            c,
+            cqlwire.BATCH,
+            c.batch_body(cqlwire.UNLOGGED, [(f"UPDATE {mark} {keyspace}.items SET v = 'new' WHERE id = '{k}'", []) for k in "ef"]),
+        ),
+        attempt(
+            c,
+            cqlwire.QUERY,
+            c.query_body(f"BEGIN UNLOGGED BATCH UPDATE {mark} {keyspace}.items SET v = 'new' WHERE id = 'g'; APPLY BATCH"),
+        ),
+        attempt(c, cqlwire.QUERY, c.query_body(f"INSERT {mark} INTO {keyspace}.items (id, v) VALUES ('h', 'new') IF NOT EXISTS")),
+    ]
+    c.close()
+    assert in_parts == [UNAVAILABLE] * 5
+    found = rows.equal(seconds=40)
+    assert sorted(k[1][0] for k in found) == [k.encode() for k in "abcdefgh"]
+    assert agent.metric("cqlferry_unmirrored_total") == 0
+
+
+def test_the_second_look_leaves_the_new_primary_alone(make_agent, target, liar, keyspace, rows):
+    """Due after the migration is finished, when the origin knows nothing of what the clients write: also in the agent's next life."""
+    agent = start(make_agent, origin=liar, rowSync={"settleMillis": 0}, limits={"retainMillis": 0})
+    c = connect(agent)
+    for form in FORMS:
+        assert doubtful(c, keyspace, form, form, "/*fault:write_timeout,lost*/") == cqlwire.WRITE_TIMEOUT
+    lab.wait_until(lambda: agent.metrics()['cqlferry_rowsync_total{result="equal"}'] >= len(FORMS), 20, "the first look at each")
+    delivered(agent)
+    agent.phase("cutover", "--force")
+    agent.phase("finish", "--force")
+    for form in FORMS:
+        shared.good(c.query(f"INSERT INTO {keyspace}.items (id, v) VALUES ('{form}', 'newer')"))
+    c.close()
+    agent.kill()
+    agent.start()
+    lab.wait_until(
+        lambda: agent.metrics()['cqlferry_unmirrored_total{cause="unknown_outcome"}'] == len(FORMS), 20, "each is on the ledger instead"
+    )
+    assert sorted(k[1][0] for k in rows.there() if k[0] == "items") == sorted(form.encode() for form in FORMS)
+
+
 @pytest.mark.skipif(ORIGINS < 2, reason="needs an origin of two nodes: LAB_ORIGINS=2")
 @pytest.mark.parametrize("family", mirrored("unknown"))
 def test_a_real_write_timeout(make_agent, clusters, origin, rows, family):

@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (skip < 0)
 		return 0;
 	body = span_of(body.data + skip, body.size - (size_t)skip);
-	HOLDS(response_error_parse(body, &e) || error_write_outcome(e.code) != WRITE_APPLIED);
+	HOLDS(response_error_parse(body, &e) || error_write_outcome(e.code, data[0] & 1) != WRITE_APPLIED);
 	HOLDS(result_set_keyspace(body, &name) || result_kind(body) == RESULT_SET_KEYSPACE);
 	supported_has(body, "COMPRESSION", "lz4");
 	HOLDS(supported_list(body, "COMPRESSION", &at) < 0 || at + 2 <= body.size);

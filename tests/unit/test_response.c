@@ -88,7 +88,12 @@ static void outcomes_of_writes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-		assert_int_equal(error_write_outcome(cases[i].code), cases[i].outcome);
+		{
+		bool unavailable = cases[i].code == CQL_UNAVAILABLE;
+
+		assert_int_equal(error_write_outcome(cases[i].code, false), cases[i].outcome);
+		assert_int_equal(error_write_outcome(cases[i].code, true), unavailable ? WRITE_UNKNOWN : cases[i].outcome);
+	}
 }
 
 static void prefixes_are_skipped(void **state)

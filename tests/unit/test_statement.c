@@ -438,6 +438,34 @@ static void a_name_without_keyspace_is_noticed(void **state)
 	}
 }
 
+/* What a coordinator may write in part before it says UNAVAILABLE. */
+static void a_write_of_several_partitions_is_piecemeal(void **state)
+{
+	static const struct {
+		const char *text;
+		bool piecemeal;
+	} of[] = {
+	    {"INSERT INTO t (k) VALUES (1)", false},
+	    {"UPDATE t SET v = 1 WHERE k = 1", false},
+	    {"UPDATE t SET v = 1 WHERE k IN (1, 2)", true},
+	    {"UPDATE t SET \"in\" = 1 WHERE k = 1", false},
+	    {"DELETE FROM t WHERE k in ?", true},
+	    {"DELETE FROM t WHERE k = 'in'", false},
+	    {"BEGIN BATCH DELETE FROM t WHERE k IN (1, 2); APPLY BATCH", false}, /* the log has it whole */
+	    {"BEGIN UNLOGGED BATCH DELETE FROM t WHERE k = 1; APPLY BATCH", true},
+	    {"BEGIN COUNTER BATCH UPDATE t SET n = n + 1 WHERE k = 1; APPLY BATCH", true},
+	    {"TRUNCATE t", false},
+	};
+	struct statement s;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+		statement_read(guard_text(of[i].text), &s);
+		if (s.piecemeal != of[i].piecemeal || s.kind == STATEMENT_UNKNOWN)
+			fail_msg("%s is %spiecemeal", of[i].text, s.piecemeal ? "" : "not ");
+	}
+}
+
 /* A write that was cut off, or that carries a stray byte, is never taken for a read. */
 static void damaged_writes_stay_writes(void **state)
 {
@@ -655,6 +683,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(statements_are_understood),
 	    cmocka_unit_test(a_name_without_keyspace_is_noticed),
+	    cmocka_unit_test(a_write_of_several_partitions_is_piecemeal),
 	    cmocka_unit_test(damaged_writes_stay_writes),
 	    cmocka_unit_test(why_a_statement_is_not_mirrored),
 	    cmocka_unit_test(bound_documents_may_hold_lists),
