@@ -104,7 +104,6 @@ static enum journal_take lost(struct dispatch *d, struct record *r, enum gap_cau
 static enum journal_take take(void *context, struct record *r)
 {
 	struct dispatch *d = context;
-	int64_t age;
 
 	if (d->queued + d->waiting >= DISPATCH_LIVE)
 		return JOURNAL_STOP;
@@ -123,12 +122,11 @@ static enum journal_take take(void *context, struct record *r)
 		return JOURNAL_STOP;
 	}
 	/* What was in doubt when the agent died, or is since its answer: the rows tell, or nobody can. */
-	if (r->sent || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER)))
+	if ((r->sent && r->entry != ENTRY_ROWS) || (r->unknown && (r->entry == ENTRY_COUNT || r->entry == ENTRY_BARRIER)))
 		return lost(d, r, GAP_UNKNOWN_OUTCOME);
 	if (r->unknown)
 		r->entry = ENTRY_ROWS;
-	age = clock_wall_us() / 1000000 - (int64_t)r->now;
-	r->acknowledged_ns = d->worker->turn_ns - (age > 0 ? (uint64_t)age * 1000000000u : 0);
+	r->acknowledged_ns = record_since(r, d->worker->turn_ns);
 	dispatch_enqueue(d, r);
 	return JOURNAL_TAKE;
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
+#include "cql/request.h"
 #include "mirror/ailing.h"
 #include "mirror/barrier.h"
 #include "mirror/dead.h"
@@ -226,12 +227,30 @@ void dispatch_park(struct dispatch *d, struct record *r)
 /* Refused before it was sent: nothing of it can have arrived, whatever the code says. */
 static void refuse_unsent(struct dispatch *d, struct record *r, int32_t code)
 {
-	if (error_write_outcome(code) == WRITE_UNKNOWN) {
+	if (error_write_outcome(code, true) == WRITE_UNKNOWN) {
 		dispatch_delay(d, r, code);
 		return;
 	}
 	d->flying++;
 	dispatch_failed(d, r, code);
+}
+
+static bool executes(const struct dispatch *d, const struct record *r, const struct prepared *p)
+{
+	struct request q;
+	struct batch_child child;
+
+	if (r->slot)
+		return r->slot->prepared == p;
+	if (request_parse(r->version, r->header_flags, r->opcode, record_body(r), &q) < 0)
+		return false;
+	while (batch_next(q.version, &q.batch_children, &child) > 0) {
+		const struct prepared_slot *slot = child.prepared ? prepared_find(d->worker->prepared, child.text) : NULL;
+
+		if (slot && slot->prepared == p)
+			return true;
+	}
+	return false;
 }
 
 void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
@@ -242,7 +261,7 @@ void dispatch_prepared(struct dispatch *d, struct prepared *p, int32_t code)
 	d->parked = NULL;
 	for (; all; all = r) {
 		r = all->next;
-		if (code > 0 && all->slot && all->slot->prepared != p) {
+		if (code > 0 && !executes(d, all, p)) {
 			all->next = d->parked;
 			d->parked = all;
 			continue;
@@ -331,7 +350,7 @@ static void sync_rows(struct dispatch *d, struct record *r)
 	d->flying--;
 	if (e == -EAGAIN || e == -ECANCELED) {
 		dispatch_delay(d, r, CQL_OVERLOADED);
-	} else if (e == -ENOTSUP && !r->unknown) {
+	} else if (e == -ENOTSUP && !r->unknown && !r->sent) {
 		r->entry = ENTRY_COUNT;
 		dispatch_push_front(d, r); /* a fence may stand behind it */
 	} else {

@@ -244,6 +244,9 @@ void journal_done(struct record *r)
 {
 	struct journal *j = owner(r);
 
+	/* After a crash of the node it must not run once more, behind what came later. */
+	if (r->kind == RECORD_BARRIER)
+		r->file->dirty = true;
 	r->file->open--;
 	j->open--;
 	leave(r, ENTRY_DONE);

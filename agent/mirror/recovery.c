@@ -129,8 +129,9 @@ static int count_entries(struct recovery *r, struct journal_file *f, enum side *
 		enum journal_state state = journal_state(e);
 		struct journal_entry *mine = (struct journal_entry *)e;
 
-		/* That it was sent may not have reached the disk before the node went down; a counter is not sent twice. */
-		if (found->node_restarted && state == ENTRY_QUEUED && journal_kind(e) == ENTRY_COUNT)
+		/* That it was sent may not have reached the disk before the node went down; a counter is not sent twice. What is to be
+		 * compared may turn out to be one. */
+		if (found->node_restarted && state == ENTRY_QUEUED && (journal_kind(e) == ENTRY_COUNT || journal_kind(e) == ENTRY_ROWS))
 			state = ENTRY_SENT;
 		if (mine->state != state) /* a store makes the page dirty */
 			mine->state = (uint8_t)state;

@@ -494,7 +494,9 @@ static void a_counter_of_a_node_that_went_down_is_in_doubt(void **unused)
 	for (int restarted = 0; restarted < 2; restarted++) {
 		make_place(&p, 16 * MIB);
 		journal_queued(write_one(&p, ENTRY_COUNT, 1, 100, NULL));
-		journal_queued(write_one(&p, ENTRY_WRITE, 2, 100, NULL));
+		/* What is to be compared may turn out to be one. */
+		journal_queued(write_one(&p, ENTRY_ROWS, 2, 100, NULL));
+		journal_queued(write_one(&p, ENTRY_WRITE, 3, 100, NULL));
 		recovery_mark(p.recovery, 5);
 		die(&p);
 		snprintf(command, sizeof(command), "sed -i 's/^......../00000000/' %s/journal/*/synced", p.state);
@@ -505,11 +507,39 @@ static void a_counter_of_a_node_that_went_down_is_in_doubt(void **unused)
 		old = recovery_take(p.recovery, TARGET);
 		f = journal_files(old);
 		assert_int_equal(journal_file_map(f), 0);
-		assert_int_equal(journal_state(journal_file_entry(f, sizeof(struct journal_head))), restarted ? ENTRY_SENT : ENTRY_QUEUED);
-		assert_int_equal(p.found.queued, restarted ? 1 : 2);
+		for (unsigned i = 0, at = sizeof(struct journal_head); i < 3; i++) {
+			const struct journal_entry *e = journal_file_entry(f, at);
+
+			assert_int_equal(journal_state(e), restarted && i < 2 ? ENTRY_SENT : ENTRY_QUEUED);
+			at += (unsigned)journal_entry_size(e->keyspace_size, e->body_size);
+		}
+		assert_int_equal(p.found.queued, restarted ? 1 : 3);
 		journal_free(old);
 		remove_place(&p);
 	}
+}
+
+/* Unsynced, a TRUNCATE that ran would run again behind what came later. */
+static void the_end_of_a_barrier_is_synced(void **unused)
+{
+	struct journal_file *dirty[4];
+	struct record *write, *barrier;
+	struct place p;
+
+	(void)unused;
+	make_place(&p, 16 * MIB);
+	write = write_one(&p, ENTRY_WRITE, 1, 100, NULL);
+	barrier = write_one(&p, ENTRY_BARRIER, 2, 100, NULL);
+	journal_queued(write);
+	journal_queued(barrier);
+	assert_int_equal(journal_dirty(p.j, dirty, 4), 1);
+	journal_synced(dirty[0], true);
+	journal_done(write);
+	assert_int_equal(journal_dirty(p.j, dirty, 4), 0);
+	journal_done(barrier);
+	assert_int_equal(journal_dirty(p.j, dirty, 4), 1);
+	journal_synced(dirty[0], true);
+	remove_place(&p);
 }
 
 static void without_a_directory_it_is_in_memory(void **unused)
@@ -542,6 +572,7 @@ int main(void)
 		cmocka_unit_test(a_file_that_is_no_journal_is_put_aside),
 		cmocka_unit_test(epochs_outlive_a_crash),
 		cmocka_unit_test(marks_need_no_budget),
+		cmocka_unit_test(the_end_of_a_barrier_is_synced),
 		cmocka_unit_test(without_a_directory_it_is_in_memory),
 	};
 	log_threshold = LOG_ERROR;
