@@ -289,28 +289,29 @@ struct dead_counts dead_count(struct dead *d)
 	return c;
 }
 
-void dead_sync(struct dead *d)
+/* A descriptor of a file that has to be synced; −1: there is none. */
+static int take_dirty(struct dead *d)
 {
-	int fd[SIDES] = {-1, -1};
+	int fd = -1;
 
-	if (!d)
-		return;
 	pthread_mutex_lock(&d->lock);
-	for (int side = 0; side < SIDES; side++) {
-		struct journal_file *f = d->tail[side].file;
-
-		if (f && f->dirty)
-			fd[side] = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
-		if (f)
-			f->dirty = false;
+	for (struct journal_file *f = d->files; f && fd < 0; f = f->next) {
+		if (f->dirty)
+			fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+		f->dirty &= fd < 0;
 	}
 	pthread_mutex_unlock(&d->lock);
-	for (int side = 0; side < SIDES; side++) {
-		if (fd[side] < 0)
-			continue;
-		if (fdatasync(fd[side]) < 0)
+	return fd;
+}
+
+void dead_sync(struct dead *d)
+{
+	int fd;
+
+	while (d && (fd = take_dirty(d)) >= 0) {
+		if (fdatasync(fd) < 0)
 			log_error("mirror", "dead letters cannot be synced: %s", strerror(errno));
-		close(fd[side]);
+		close(fd);
 	}
 }
 
@@ -427,7 +428,8 @@ bool dead_keep(struct dead *d, struct worker *w, const struct record *r, int32_t
 			if (!seen(t, slots[i]))
 				append_statement(t->file, slots[i]);
 		append(t->file, &why, ENTRY_DONE, "", &reason);
-		like.kind = (uint8_t)((e->kind & 0xF0) | r->entry); /* what was in doubt is a matter of its rows for good */
+		/* What was in doubt is a matter of its rows for good; what was only not understood is wanted as it is. */
+		like.kind = (uint8_t)((e->kind & 0xF0) | (r->refused ? ENTRY_WRITE : r->entry));
 		append(t->file, &like, ENTRY_QUEUED, e->data, e->data + e->keyspace_size);
 		t->file->open++;
 		d->letters++;
@@ -456,6 +458,7 @@ void dead_round_begin(struct dead *d, const struct dead_filter *f, struct dead_r
 static void end_letter(struct dead *d, struct journal_file *f, const struct journal_entry *e)
 {
 	__atomic_store_n(&((struct journal_entry *)e)->state, ENTRY_DONE, __ATOMIC_RELEASE);
+	f->dirty = true; /* after a crash of the node it would be sent again */
 	f->open--;
 	d->letters--;
 }
@@ -486,7 +489,7 @@ static bool send_again(struct worker *w, enum side side, const struct journal_en
 	if (j.opcode == OP_EXECUTE && j.slot_count)
 		r->slot = prepared_use(slots[0]);
 	r->cell = missing_cell(w, r);
-	r->acknowledged_ns = w->turn_ns;
+	r->acknowledged_ns = record_since(r, w->turn_ns);
 	journal_queued(r);
 	dispatch_push(dispatch, r);
 	return true;

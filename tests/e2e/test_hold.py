@@ -111,7 +111,8 @@ def test_what_must_wait_waits_and_the_rest_flows(make_agent, clusters, pod, keys
 def test_dead_letters_are_sent_again(make_agent, clusters, pod, keyspace):
     origin, target = clusters
     late = f"{keyspace}.late"
-    agent = make_agent(limits={"refusedAttempts": 5})
+    # v4 counts a TTL from when the statement arrives.
+    agent = make_agent(limits={"refusedAttempts": 5}, settings={"target": {"protocolVersion": 4}})
     agent.phase("mirror")
     origin.run(f"CREATE TABLE {late} (k int PRIMARY KEY, v text)")  # past the agent: the target lacks it
     through(pod, origin, f"INSERT INTO {late} (k, v) VALUES (1, 'textsecret')",
