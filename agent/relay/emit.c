@@ -110,7 +110,7 @@ void emit_envelope_end(struct emit *e)
 
 static void send_ready(struct emit *e, const struct iovec *iov, int count)
 {
-	if (count > 0)
+	if (count > 0 && e->conn)
 		conn_send(e->conn, iov, count);
 }
 
@@ -200,8 +200,7 @@ void emit_segment(struct emit *e, struct span received, size_t payload, bool who
 
 void emit_flush(struct emit *e)
 {
-	if (e->conn)
-		send_ready(e, e->iov, e->count);
+	send_ready(e, e->iov, e->count);
 	if (e->open > e->count) /* an unfinished segment stays */
 		memmove(e->iov, &e->iov[e->count], (size_t)(e->open - e->count) * sizeof(e->iov[0]));
 	else

@@ -17,6 +17,12 @@
 #include "relay/session.h"
 #include "relay/unpack.h"
 
+/* The client is gone: nothing more is emitted, since nobody would end and flush what is gathered before its bytes are freed. */
+static bool unheard(const struct session *s)
+{
+	return !s->client_live || s->state == SESSION_ORPHAN;
+}
+
 /* The body's last byte has gone on: the request is over. */
 static void body_over(struct upstream *u)
 {
@@ -154,7 +160,7 @@ static ssize_t answer_start(struct upstream *u, const uint8_t *data, size_t size
 		return (ssize_t)size;
 	u->passing_stream = a.h.stream;
 	u->ends_request = a.e != NULL && !a.continues;
-	u->discard = a.drop || !s->client_live || s->state == SESSION_ORPHAN;
+	u->discard = a.drop || unheard(s);
 	if (u->discard) {
 		session_emit(s, EMIT_CLIENT)->touched = true;
 		used = FRAME_HEADER_SIZE + there;
@@ -185,6 +191,8 @@ static ssize_t answers(struct upstream *u, const uint8_t *data, size_t size, siz
 		if (u->passing) {
 			size_t part = size - at < u->passing ? size - at : (size_t)u->passing;
 
+			if (unheard(s)) /* since in the middle of this body */
+				u->discard = true;
 			if (!u->discard)
 				emit_bytes(session_emit(s, EMIT_CLIENT), data + at, part);
 			at += part;

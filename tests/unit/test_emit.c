@@ -475,6 +475,16 @@ static void nobody_listens(void **unused)
 	emit_flush(e);
 	assert_int_equal(e->count, 0);
 	assert_int_equal(e->open, 0);
+	/* With segments, more at once than one holds. */
+	one.size = 0;
+	make_envelope(&one, 20000);
+	emit_begin(e, NULL, true, true);
+	for (unsigned i = 0; i < 1000; i++)
+		emit_one(one.data, one.size, KEEP, &expected);
+	emit_segment(e, span_of(NULL, 0), 0, true);
+	emit_flush(e);
+	assert_int_equal(e->count, 0);
+	assert_int_equal(e->open, 0);
 	free(one.data);
 	free(expected.data);
 }

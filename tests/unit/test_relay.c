@@ -3,6 +3,8 @@
  * Regressions of relay and mirror, each named after its symptom: a real relay between clients and clusters that functions here play
  * (relaytest.h).
  */
+#include <lz4.h>
+
 #include "relay/paging.h"
 #include "unit/relaytest.h"
 
@@ -297,6 +299,104 @@ static void answer_is_cut_when_the_cluster_closes_behind_it(void **unused)
 	agent_stop();
 }
 
+static int client_open_v5(bool lz4)
+{
+	const char *const pairs[] = {"CQL_VERSION", "3.0.0", lz4 ? "COMPRESSION" : NULL, "lz4", NULL};
+	uint8_t envelope[256];
+	ssize_t n = request_write_startup(5, 1, pairs, envelope, sizeof(envelope));
+	int fd = client_connect();
+
+	assert_true(n > 0);
+	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+	assert_int_equal(expect(fd, 1), OP_READY);
+	return fd;
+}
+
+#define PARTS 200u    /* of an answer, each in a segment: more than the relay gathers */
+#define PART_SIZE 1000u
+
+static _Atomic bool go_on, orphaned;
+
+/* A compressed segment that is not self-contained; its size. */
+static size_t part_of_answer(const uint8_t *payload, size_t size, uint8_t *to)
+{
+	int n = LZ4_compress_default((const char *)payload, (char *)to + SEGMENT_HEADER_LZ4, (int)size, LZ4_compressBound((int)size));
+	uint64_t bits = (uint64_t)n | (uint64_t)size << 17;
+	uint32_t crc;
+
+	for (int i = 0; i < 5; i++)
+		to[i] = (uint8_t)(bits >> 8 * i);
+	crc = segment_crc24(to, 5);
+	for (int i = 0; i < 3; i++)
+		to[5 + i] = (uint8_t)(crc >> 8 * i);
+	segment_trailer_write(to + SEGMENT_HEADER_LZ4 + n, segment_crc32(to + SEGMENT_HEADER_LZ4, (size_t)n));
+	return SEGMENT_HEADER_LZ4 + (size_t)n + SEGMENT_TRAILER;
+}
+
+/* The first part at once, and all others in one piece when the test says so. What is asked behind it waits that long. */
+static ssize_t in_many_parts(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	static const uint8_t zeros[PART_SIZE];
+	struct frame_header own = {.version = 5, .response = true, .stream = h->stream, .opcode = OP_RESULT, .length = PARTS * PART_SIZE};
+	uint8_t first[FRAME_HEADER_SIZE + PART_SIZE] = {0};
+	size_t size;
+
+	if (h->opcode != OP_QUERY || !contains(h, body, "SELECT v"))
+		return plain_answer(p, h, body, to);
+	frame_header_write(first, &own);
+	size = part_of_answer(first, sizeof(first), to);
+	(void)!send(p->fd, to, size, MSG_NOSIGNAL);
+	while (!atomic_load(&go_on))
+		usleep(1000);
+	size = 0;
+	for (unsigned i = 1; i < PARTS; i++)
+		size += part_of_answer(zeros, PART_SIZE, to + size);
+	(void)!send(p->fd, to, size, MSG_NOSIGNAL);
+	return 0;
+}
+
+static void look_for_orphan(struct worker *w, void *context)
+{
+	(void)context;
+	for (const struct session *s = w->sessions; s; s = s->next)
+		if (s->state == SESSION_ORPHAN && !s->client_live)
+			atomic_store(&orphaned, true);
+}
+
+/* Its write keeps the session, so the answer goes on coming: one that takes little room as it comes, and much then. */
+static void a_client_that_leaves_a_large_answer_stops_the_agent(void **unused)
+{
+	static uint8_t payload[ROOM], room[ROOM];
+	ssize_t n, m;
+	int fd;
+
+	(void)unused;
+	speak_v5 = true;
+	atomic_store(&go_on, false);
+	atomic_store(&orphaned, false);
+	cluster_start(&origin, in_many_parts);
+	cluster_start(&target, plain_answer);
+	agent_start(1, &mirroring);
+	fd = client_open_v5(/* lz4= */ true);
+	n = request_write_query(5, 2, span_text("SELECT v FROM ks.t"), CL_ONE, payload, ROOM);
+	m = request_write_query(5, 3, span_text("INSERT INTO ks.t (k) VALUES (1)"), CL_ONE, payload + n, ROOM - (size_t)n);
+	assert_true(n > 0 && m > 0);
+	assert_true(send_segment(fd, /* lz4= */ true, payload, (size_t)(n + m)));
+	assert_int_equal(receive_segment(fd, /* lz4= */ true, payload, room), FRAME_HEADER_SIZE + PART_SIZE);
+	close(fd);
+	for (int i = 0; i < 5000 && !atomic_load(&orphaned); i++) {
+		assert_int_equal(relay_each_worker(&relay, look_for_orphan, NULL, NULL), 0);
+		usleep(1000);
+	}
+	assert_true(atomic_load(&orphaned));
+	atomic_store(&go_on, true);
+	/* What became of the write is learned all the same. */
+	assert_true(wait_for(&origin.writes, 1));
+	assert_true(wait_for(&target.writes, 1));
+	agent_stop();
+	speak_v5 = false;
+}
+
 /* A statement right behind AUTH_RESPONSE passed by the mirror. */
 static void write_behind_the_password_is_not_mirrored(void **unused)
 {
@@ -351,6 +451,7 @@ int main(void)
 		cmocka_unit_test(full_journal_holds_clients_for_ever),
 		cmocka_unit_test(an_answer_too_many_reaches_the_client),
 		cmocka_unit_test(answer_is_cut_when_the_cluster_closes_behind_it),
+		cmocka_unit_test(a_client_that_leaves_a_large_answer_stops_the_agent),
 		cmocka_unit_test(write_behind_the_password_is_not_mirrored),
 		cmocka_unit_test(who_is_pointed_at_the_agent_sees_the_target_once_finished),
 	};
