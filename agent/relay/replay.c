@@ -152,7 +152,7 @@ static void ready(struct upstream *u)
 	struct session *s = u->session;
 
 	u->state = UP_READY;
-	u->failed = false;
+	u->failed = u->awaited = false;
 	worker_warm(s->worker);
 	/* The client's bytes are parsed once this batch of answers is through (after_answers): both use the worker's scratch. */
 	if (s->state == SESSION_OPEN && s->up[s->primary].state == UP_READY)

@@ -503,9 +503,9 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 	}
 	if (s->up[side].state != UP_READY) {
 		/* Tried for this request already: it is told, and the next one tries again. */
-		bool failed = side != s->primary && s->up[side].failed;
+		bool failed = side != s->primary && s->up[side].failed && s->up[side].awaited;
 
-		s->up[side].failed = false;
+		s->up[side].failed = s->up[side].awaited = false;
 		if (!failed)
 			upstream_open(s, side, /* replay= */ true);
 		if (s->state == SESSION_CLOSING)
@@ -515,6 +515,7 @@ static enum verdict statement_request(struct session *s, const struct frame_head
 					      a.topology == TOPOLOGY_NONE
 						      ? "cqlferry: the cluster that this page belongs to cannot be reached"
 						      : "cqlferry: the origin cannot be reached, and was not asked this about its nodes before");
+		s->up[side].awaited = true;
 		s->stalled = true;
 		return STALLED;
 	}

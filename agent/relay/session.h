@@ -53,6 +53,7 @@ struct upstream {
 	bool rebind;         /* bound to a keyspace that the session has left: closed once it is quiet, and opened again when needed */
 	bool heard;          /* a byte has come on the connection */
 	bool failed;         /* the last attempt to open it, or the connection itself, came to nothing */
+	bool awaited;        /* a request waits for it to be opened: that one is told when it failed, others try again */
 	enum compression compression; /* as STARTUP asked for; none although the client's is not: unpack.h */
 	int16_t passing_stream;
 	uint32_t inflight;

@@ -93,6 +93,77 @@ static void a_write_that_names_a_page_stops_the_agent(void **unused)
 	}
 }
 
+/* ---- the cluster that has the next page */
+
+static void ask_page(int fd, int16_t stream, const void *state, size_t size)
+{
+	static const char text[] = "SELECT v FROM ks.t";
+	uint8_t body[256] = {0}, *at = body + 3;
+
+	*at++ = sizeof(text) - 1;
+	memcpy(at, text, sizeof(text) - 1);
+	at += sizeof(text) - 1;
+	*at++ = 0, *at++ = CL_ONE;
+	*at++ = size ? QUERY_PAGE_SIZE | QUERY_PAGING_STATE : QUERY_PAGE_SIZE;
+	*at++ = 0, *at++ = 0, *at++ = 0, *at++ = 100;
+	if (size) {
+		*at++ = 0, *at++ = 0, *at++ = 0, *at++ = (uint8_t)size;
+		memcpy(at, state, size);
+		at += size;
+	}
+	client_send(fd, OP_QUERY, stream, body, (size_t)(at - body));
+}
+
+static ssize_t one_more_page(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	static const uint8_t page[] = "\0\0\0\2" "\0\0\0\6" "\0\0\0\1" "\0\0\0\4next" "\0\0\0\1" "\0\0\0\1" "1";
+
+	if (p->cluster == &origin && h->opcode == OP_QUERY && contains(h, body, "SELECT v"))
+		return say(h, OP_RESULT, page, sizeof(page) - 1, to);
+	return plain_answer(p, h, body, to);
+}
+
+static _Atomic bool has_lost_it;
+
+static void look_for_origin(struct worker *w, void *context)
+{
+	(void)context;
+	for (const struct session *s = w->sessions; s; s = s->next)
+		if (s->state == SESSION_OPEN && s->up[ORIGIN].state == UP_ABSENT)
+			atomic_store(&has_lost_it, true);
+}
+
+/* Its connection was lost while nothing waited for it, and it takes new ones. */
+static void a_page_fails_because_an_idle_connection_was_lost(void **unused)
+{
+	int fd;
+
+	(void)unused;
+	cluster_start(&origin, one_more_page);
+	cluster_start(&target, plain_answer);
+	agent_start(1, &mirroring);
+	fd = client_open();
+	ask_page(fd, 2, NULL, 0);
+	assert_int_equal(expect(fd, 2), OP_RESULT);
+	change_course(&cut_over);
+	client_query(fd, 3, "SELECT k FROM ks.t"); /* the session has followed */
+	assert_int_equal(expect(fd, 3), OP_RESULT);
+	for (int16_t i = 4; i < 7; i++) {
+		atomic_store(&has_lost_it, false);
+		for (unsigned k = 0; k < atomic_load(&origin.count); k++)
+			shutdown(origin.peer[k].fd, SHUT_RDWR);
+		for (int tries = 0; tries < 5000 && !atomic_load(&has_lost_it); tries++) {
+			assert_int_equal(relay_each_worker(&relay, look_for_origin, NULL, NULL), 0);
+			usleep(1000);
+		}
+		assert_true(atomic_load(&has_lost_it));
+		ask_page(fd, i, "next", 4);
+		assert_int_equal(expect(fd, i), OP_RESULT);
+	}
+	close(fd);
+	agent_stop();
+}
+
 /* ---- pages that are compressed, and large */
 
 static struct {
@@ -158,25 +229,6 @@ static ssize_t answers_with_pages(struct peer *p, const struct frame_header *h, 
 	}
 	free(large);
 	return 0;
-}
-
-static void ask_page(int fd, int16_t stream, const void *state, size_t size)
-{
-	static const char text[] = "SELECT v FROM ks.t";
-	uint8_t body[256] = {0}, *at = body + 3;
-
-	*at++ = sizeof(text) - 1;
-	memcpy(at, text, sizeof(text) - 1);
-	at += sizeof(text) - 1;
-	*at++ = 0, *at++ = CL_ONE;
-	*at++ = size ? QUERY_PAGE_SIZE | QUERY_PAGING_STATE : QUERY_PAGE_SIZE;
-	*at++ = 0, *at++ = 0, *at++ = 0, *at++ = 100;
-	if (size) {
-		*at++ = 0, *at++ = 0, *at++ = 0, *at++ = (uint8_t)size;
-		memcpy(at, state, size);
-		at += size;
-	}
-	client_send(fd, OP_QUERY, stream, body, (size_t)(at - body));
 }
 
 static int open_compressed(enum compression c)
@@ -271,6 +323,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_write_that_names_a_page_stops_the_agent),
+		cmocka_unit_test(a_page_fails_because_an_idle_connection_was_lost),
 		cmocka_unit_test(a_large_compressed_page_ends_the_session),
 		cmocka_unit_test(a_page_that_lies_about_its_size),
 	};
