@@ -198,7 +198,8 @@ static ssize_t answers(struct upstream *u, const uint8_t *data, size_t size, siz
 			at += part;
 			u->passing -= part;
 			if (u->passing == 0) {
-				if (!u->discard)
+				/* With segments one_segment() ends it: this is the tail of an envelope, and no segment's whole content. */
+				if (!u->discard && !s->segments)
 					emit_envelope_end(session_emit(s, EMIT_CLIENT));
 				body_over(u);
 			}

@@ -397,6 +397,103 @@ static void a_client_that_leaves_a_large_answer_stops_the_agent(void **unused)
 	speak_v5 = false;
 }
 
+#define EVENTS_MAX 60u
+#define SMALL 100u /* the body of an answer that comes in two parts, and why not */
+
+static _Atomic unsigned events;
+static _Atomic bool first_as_it_is;
+
+static size_t plain_segment(const uint8_t *payload, size_t size, bool whole, uint8_t *to)
+{
+	size_t at = segment_header_write(to, /* lz4= */ false, (uint32_t)size, whole);
+
+	memcpy(to + at, payload, size);
+	segment_trailer_write(to + at + size, segment_crc32(payload, size));
+	return at + size + SEGMENT_TRAILER;
+}
+
+/* In one piece: segments with an event and an answer that nobody waits for, so that they do not go on as they are, and then the answer. */
+static ssize_t behind_events(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	static const uint8_t zeros[SMALL];
+	struct frame_header event = {.version = 5, .stream = -1}, stray = {.version = 5, .stream = 999};
+	uint8_t payload[256];
+	size_t size = 0, n;
+
+	if (h->opcode != OP_QUERY || !contains(h, body, "SELECT v"))
+		return plain_answer(p, h, body, to);
+	n = (size_t)say(&event, OP_EVENT, "\0\1x", 3, payload);
+	if (atomic_load(&first_as_it_is))
+		size += plain_segment(payload, n, /* whole= */ true, to);
+	n += (size_t)say(&stray, OP_RESULT, "\0\0\0\1", 4, payload + n);
+	for (unsigned i = 0; i < atomic_load(&events); i++)
+		size += plain_segment(payload, n, /* whole= */ true, to + size);
+	n = (size_t)say(h, OP_RESULT, zeros, SMALL, payload);
+	size += plain_segment(payload, n / 2, /* whole= */ false, to + size);
+	size += plain_segment(payload + n / 2, n - n / 2, /* whole= */ false, to + size);
+	(void)!send(p->fd, to, size, MSG_NOSIGNAL);
+	return 0;
+}
+
+/* As strict as drivers are: a self-contained segment is whole envelopes (events, here), and others are parts of the answer. */
+static void expect_in_parts(int fd, int16_t stream)
+{
+	static uint8_t room[ROOM];
+	uint8_t answer[FRAME_HEADER_SIZE + SMALL];
+	struct frame_header h = {0};
+	struct segment s;
+
+	for (size_t have = 0; have < sizeof(answer);) {
+		assert_true(receive(fd, room, SEGMENT_HEADER_PLAIN));
+		assert_true(segment_header_read(room, SEGMENT_HEADER_PLAIN, /* lz4= */ false, &s) > 0);
+		assert_true(receive(fd, room + s.header_size, s.wire_size - s.header_size));
+		assert_int_equal(segment_payload_check(room, &s), 0);
+		if (!s.self_contained) {
+			assert_true(s.payload_size <= sizeof(answer) - have);
+			memcpy(answer + have, room + s.header_size, s.payload_size);
+			have += s.payload_size;
+			continue;
+		}
+		assert_int_equal(have, 0);
+		for (size_t at = 0; at < s.payload_size; at += FRAME_HEADER_SIZE + h.length) {
+			assert_true(frame_header_read(room + s.header_size + at, s.payload_size - at, &h) > 0);
+			assert_int_equal(h.opcode, OP_EVENT);
+			assert_true(at + FRAME_HEADER_SIZE + h.length <= s.payload_size);
+		}
+	}
+	assert_true(frame_header_read(answer, sizeof(answer), &h) > 0);
+	assert_int_equal(h.opcode, OP_RESULT);
+	assert_int_equal(h.stream, stream);
+	assert_int_equal(h.length, SMALL);
+}
+
+/* Where so much had been gathered before it that room was to be made. */
+static void an_answer_s_last_part_comes_as_a_whole_envelope(void **unused)
+{
+	uint8_t envelope[256];
+	int16_t stream = 2;
+	int fd;
+
+	(void)unused;
+	speak_v5 = true;
+	cluster_start(&origin, behind_events);
+	cluster_start(&target, plain_answer);
+	agent_start(1, &observe);
+	fd = client_open_v5(/* lz4= */ false);
+	for (unsigned i = 0; i < 2 * EVENTS_MAX; i++, stream++) {
+		ssize_t n = request_write_query(5, stream, span_text("SELECT v FROM ks.t"), CL_ONE, envelope, sizeof(envelope));
+
+		atomic_store(&events, i / 2);
+		atomic_store(&first_as_it_is, i & 1);
+		assert_true(n > 0);
+		assert_true(send_segment(fd, /* lz4= */ false, envelope, (size_t)n));
+		expect_in_parts(fd, stream);
+	}
+	close(fd);
+	agent_stop();
+	speak_v5 = false;
+}
+
 /* A statement right behind AUTH_RESPONSE passed by the mirror. */
 static void write_behind_the_password_is_not_mirrored(void **unused)
 {
@@ -452,6 +549,7 @@ int main(void)
 		cmocka_unit_test(an_answer_too_many_reaches_the_client),
 		cmocka_unit_test(answer_is_cut_when_the_cluster_closes_behind_it),
 		cmocka_unit_test(a_client_that_leaves_a_large_answer_stops_the_agent),
+		cmocka_unit_test(an_answer_s_last_part_comes_as_a_whole_envelope),
 		cmocka_unit_test(write_behind_the_password_is_not_mirrored),
 		cmocka_unit_test(who_is_pointed_at_the_agent_sees_the_target_once_finished),
 	};
