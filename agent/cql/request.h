@@ -155,16 +155,17 @@ struct request_target {
 	bool set_now;
 	int32_t now_in_seconds;
 	bool skip_metadata; /* write: answers are not looked at */
+	bool keep_payload;  /* the client's custom payload goes along; −ENOTSUP in v3, which has none */
 	/* BATCH: gives the target's id for a child's id; false = unknown, encoding fails with −ENOENT. */
 	bool (*child_id)(void *context, struct span id, struct span *ret);
 	void *context;
 };
 
 /*
- * Writes the envelope (header + body, uncompressed, without tracing flag, custom payload, page size and
- * paging state) to `to`, which must not overlap the request. Returns its size, −ENOSPC (capacity), −ENOENT
- * (child_id), −ENOTSUP (cannot be said in that version: values that are not set in v3, a keyspace or
- * now_in_seconds of the client's own before v5).
+ * Writes the envelope (header + body, uncompressed, without tracing flag, page size and paging state, and
+ * without custom payload unless that is to be kept) to `to`, which must not overlap the request. Returns its
+ * size, −ENOSPC (capacity), −ENOENT (child_id), −ENOTSUP (cannot be said in that version: values that are not
+ * set in v3, a keyspace or now_in_seconds of the client's own before v5).
  */
 ssize_t request_encode(const struct request *r, const struct request_target *t, uint8_t *to, size_t capacity);
 

@@ -161,10 +161,15 @@ ssize_t request_encode(const struct request *r, const struct request_target *t, 
 	uint8_t version = t->version ? t->version : r->version;
 	/* A client that opted in to a beta version did so for that version only. */
 	uint8_t flags = version == r->version ? r->header_flags & FRAME_BETA : 0;
+	bool payload = t->keep_payload && r->payload.size;
 	int rc = 0;
 
-	if (version < 3 || version > 5)
+	if (version < 3 || version > 5 || (payload && version < 4))
 		return -ENOTSUP;
+	if (payload) {
+		flags = (uint8_t)(flags | FRAME_PAYLOAD);
+		out_raw(&o, r->payload);
+	}
 	switch (r->opcode) {
 	case OP_QUERY:
 		out_long_string(&o, r->text);

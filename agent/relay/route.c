@@ -167,8 +167,8 @@ static void emit_batch(struct session *s, enum side side, const struct frame_hea
 	void *context[2] = {s, &side};
 	size_t capacity = request_encode_bound(&a->request);
 	uint8_t *envelope = malloc(capacity);
-	struct request_target t = {.version = s->version, .stream = h->stream, .consistency = -1, .child_id = child_on_side,
-				   .context = context};
+	struct request_target t = {.version = s->version, .stream = h->stream, .consistency = -1, .keep_payload = true,
+				   .child_id = child_on_side, .context = context};
 	struct frame_header own;
 	ssize_t n;
 
@@ -188,6 +188,7 @@ static void emit_batch(struct session *s, enum side side, const struct frame_hea
 		session_close(s, CLOSE_MEMORY);
 		return;
 	}
+	own.flags |= h->flags & FRAME_TRACING; /* it is the client's request still */
 	route_emit_body(s, side, &own, span_of(envelope + FRAME_HEADER_SIZE, (size_t)n - FRAME_HEADER_SIZE));
 	free(envelope);
 }

@@ -354,6 +354,17 @@ static void paging_tracing_and_payload_are_left_out(void **state)
 		       "0410000507 00000041 0000001b" SELECT "0001 31 0004" SOME "fffffffe 0009" TIME);
 	r = parse(0, envelope("payload", 4));
 	assert_encodes(&r, &as_it_is, "0400000507 00000008 00000001 78 0001 00");
+	/* Unless it is to be kept. */
+	struct request_target keeping = as_it_is;
+	uint8_t to[64];
+	keeping.keep_payload = true;
+	assert_encodes(&r, &keeping, envelope("payload", 4));
+	keeping.version = 5;
+	assert_encodes(&r, &keeping, envelope("payload", 5));
+	keeping.version = 3;
+	assert_int_equal(request_encode(&r, &keeping, to, sizeof(to)), -ENOTSUP);
+	r = parse(0, envelope("query", 4));
+	assert_encodes(&r, &keeping, envelope("query", 3));
 	r = parse(0, envelope("empty batch with named values", 4));
 	assert_encodes(&r, &as_it_is, "040000050d 00000006 00 0000 0001 00");
 	/* The beta flag was meant for that version only. */

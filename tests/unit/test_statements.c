@@ -23,7 +23,7 @@ struct seen {
 	char prepared[8][512]; /* texts, the latest first */
 	uint8_t body[SEEN_MAX];
 	size_t size;
-	uint8_t opcode;
+	uint8_t opcode, flags;
 	_Atomic unsigned executed; /* EXECUTE, BATCH, and QUERY of an INSERT */
 	_Atomic bool forgotten;    /* everything that was prepared, once */
 	char keyspace[64];         /* of the last SELECT */
@@ -155,6 +155,7 @@ static ssize_t answer_locked(struct seen *s, enum side side, const struct frame_
 		return response_write_void(h->version, h->stream, to, ROOM);
 	}
 	s->opcode = h->opcode;
+	s->flags = h->flags;
 	s->size = r->body.size < SEEN_MAX ? r->body.size : SEEN_MAX;
 	memcpy(s->body, r->body.data, s->size);
 	atomic_fetch_add(&s->executed, 1);
@@ -207,25 +208,30 @@ static void client_execute(int fd, struct span id)
 }
 
 /* The statement twice, and a text in between. */
+static void put_batch(struct wire_out *o, struct span id, const char *text)
+{
+	out_byte(o, 1);
+	out_short(o, 3);
+	for (int i = 0; i < 3; i++) {
+		out_byte(o, i != 1);
+		if (i == 1)
+			out_long_string(o, span_text(text));
+		else
+			out_string(o, id);
+		out_short(o, i != 1);
+		if (i != 1)
+			out_long_string(o, span_text("mine"));
+	}
+	out_short(o, CL_ONE);
+	out_byte(o, 0);
+}
+
 static void client_batch(int fd, struct span id, const char *text)
 {
 	uint8_t body[512];
 	struct wire_out o = {.to = body, .capacity = sizeof(body)};
 
-	out_byte(&o, 1);
-	out_short(&o, 3);
-	for (int i = 0; i < 3; i++) {
-		out_byte(&o, i != 1);
-		if (i == 1)
-			out_long_string(&o, span_text(text));
-		else
-			out_string(&o, id);
-		out_short(&o, i != 1);
-		if (i != 1)
-			out_long_string(&o, span_text("mine"));
-	}
-	out_short(&o, CL_ONE);
-	out_byte(&o, 0);
+	put_batch(&o, id, text);
 	client_send(fd, OP_BATCH, 6, body, o.at);
 }
 
@@ -253,7 +259,7 @@ static struct request last_request(enum side side)
 {
 	struct request r;
 
-	assert_int_equal(request_parse(4, 0, seen[side].opcode, span_of(seen[side].body, seen[side].size), &r), 0);
+	assert_int_equal(request_parse(4, seen[side].flags, seen[side].opcode, span_of(seen[side].body, seen[side].size), &r), 0);
 	return r;
 }
 
@@ -293,6 +299,46 @@ static void a_statement_has_another_id_after_the_switch(void **unused)
 	atomic_store(&seen[TARGET].forgotten, true);
 	client_batch(fd, id, "INSERT INTO ks.t (k) VALUES (1)");
 	expect_unprepared(fd, id);
+	close(fd);
+	agent_stop();
+}
+
+static bool both_executed(unsigned count)
+{
+	return wait_for(&seen[ORIGIN].executed, count) && wait_for(&seen[TARGET].executed, count);
+}
+
+/* Where the ids are others it is written anew. */
+static void a_batch_loses_tracing_and_payload_after_the_switch(void **unused)
+{
+	static const struct span payload = {(const uint8_t *)"\0\1\0\1p\0\0\0\2\1\2", 11};
+	uint8_t first[ID_SIZE], second[ID_SIZE], envelope[512];
+	struct wire_out o = out_begin(envelope, sizeof(envelope));
+	struct batch_child c;
+	struct request r;
+	struct span id;
+	ssize_t n;
+	int fd;
+
+	(void)unused;
+	begin(&mirroring);
+	fd = client_open();
+	id = client_prepare(fd, plain, first, ID_SIZE);
+	change_course(&cut_over);
+	assert_true(span_equal(client_prepare(fd, plain, second, ID_SIZE), id));
+	out_raw(&o, payload);
+	put_batch(&o, id, "INSERT INTO ks.t (k) VALUES (1)");
+	n = out_end(&o, (struct frame_header){.version = 4, .flags = FRAME_TRACING | FRAME_PAYLOAD, .stream = 6, .opcode = OP_BATCH});
+	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+	assert_int_equal(expect(fd, 6), OP_RESULT);
+	assert_true(both_executed(1));
+	assert_int_equal(seen[TARGET].flags, FRAME_TRACING | FRAME_PAYLOAD);
+	r = last_request(TARGET);
+	assert_true(span_equal(r.payload, payload));
+	assert_int_equal(batch_next(4, &r.batch_children, &c), 1);
+	assert_true(span_equal(c.text, id_on(TARGET, plain)));
+	/* The mirror's is no request of the client's. */
+	assert_int_equal(seen[ORIGIN].flags, 0);
 	close(fd);
 	agent_stop();
 }
@@ -338,11 +384,6 @@ static void use_does_not_reach_a_busy_side(void **unused)
 	assert_int_equal(expect(fd, 2), OP_RESULT);
 	close(fd);
 	agent_stop();
-}
-
-static bool both_executed(unsigned count)
-{
-	return wait_for(&seen[ORIGIN].executed, count) && wait_for(&seen[TARGET].executed, count);
 }
 
 /* A deletion that came after it has to cover it on both clusters. */
@@ -552,6 +593,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_statement_has_another_id_after_the_switch),
+		cmocka_unit_test(a_batch_loses_tracing_and_payload_after_the_switch),
 		cmocka_unit_test(use_does_not_reach_a_busy_side),
 		cmocka_unit_test(a_counter_has_one_timestamp),
 		cmocka_unit_test(prepared_functions_differ_on_the_two_sides),
