@@ -329,3 +329,46 @@ size_t startup_without(struct span body, const char *key, uint8_t *to)
 	to[1] = (uint8_t)kept;
 	return size;
 }
+
+bool register_names(struct span body, struct span event)
+{
+	struct wire w = wire_of(body);
+
+	for (unsigned n = wire_short(&w); n && !w.error; n--) {
+		struct span name = wire_string(&w);
+
+		if (!w.error && span_equal(name, event))
+			return true;
+	}
+	return false;
+}
+
+size_t register_join(struct span had, struct span more, uint8_t *to, size_t capacity)
+{
+	struct wire w = wire_of(more);
+	size_t before = had.size < 2 ? 2 : had.size, size = before;
+	unsigned count = had.size < 2 ? 0 : load_u16(had.data), now = count;
+
+	to[0] = to[1] = 0;
+	if (count)
+		memcpy(to, had.data, had.size);
+	for (unsigned n = wire_short(&w); n && !w.error; n--) {
+		struct span name = wire_string(&w);
+
+		if (w.error || register_names(span_of(to, size), name) || 2 + name.size > capacity - size)
+			continue;
+		to[size] = (uint8_t)(name.size >> 8);
+		to[size + 1] = (uint8_t)name.size;
+		if (name.size)
+			memcpy(to + size + 2, name.data, name.size);
+		size += 2 + name.size;
+		now++;
+		to[0] = (uint8_t)(now >> 8);
+		to[1] = (uint8_t)now;
+	}
+	if (!w.error)
+		return size;
+	to[0] = (uint8_t)(count >> 8);
+	to[1] = (uint8_t)count;
+	return before;
+}

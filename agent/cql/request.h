@@ -191,3 +191,12 @@ bool startup_option(struct span body, const char *key, struct span *ret_value);
 
 /* STARTUP's body without that option, into `to` (body.size bytes). Its size; a malformed body is copied as it is. */
 size_t startup_without(struct span body, const char *key, uint8_t *to);
+
+/* Whether REGISTER's body, a list of events, names that one. */
+bool register_names(struct span body, struct span event);
+
+/*
+ * A second REGISTER adds to the first: the events of `had` (what this has made before, or empty) and those of `more`, each once, as one
+ * body into `to`. Its size. What does not fit is left out, and so is all of a truncated `more`. `capacity`: at least 2, and had.size.
+ */
+size_t register_join(struct span had, struct span more, uint8_t *to, size_t capacity);

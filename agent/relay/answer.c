@@ -296,6 +296,8 @@ int answer_judge(struct answer *a)
 	if (!answer_interesting(u, &a->h, a->e)) {
 		if (a->e && a->e->kind == REQUEST_WRITE)
 			write_answered(s, a, span_of(NULL, 0));
+		else if (a->e && a->e->kind == REQUEST_REGISTER && a->e->events && a->h.opcode == OP_READY)
+			replay_registered(s, a->e->events);
 		return 0;
 	}
 	/* Too large to be looked into, or compressed and so: none that matters is. */

@@ -7,6 +7,7 @@
  */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum request_kind {
@@ -16,9 +17,15 @@ enum request_kind {
 	REQUEST_USE,      /* may change the session's keyspace */
 	REQUEST_STARTUP,
 	REQUEST_AUTH,
-	REQUEST_REGISTER,
+	REQUEST_REGISTER, /* `events` are for the other side, too, if this one takes them */
 	REQUEST_TOPOLOGY, /* the answer is kept for the frozen topology; `topology` names the question */
 	REQUEST_OTHER,
+};
+
+/* REGISTER's body, until it is answered. */
+struct pending_register {
+	size_t size;
+	uint8_t body[];
 };
 
 struct inflight {
@@ -35,6 +42,7 @@ struct inflight {
 		struct record *record;
 		struct pending_prepare *prepare;
 		struct topology_question *topology;
+		struct pending_register *events;
 	};
 	struct prepared_slot *slot; /* EXECUTE: the statement as the client knows it, for translating UNPREPARED */
 	struct batch_ids *ids;      /* BATCH: the same for its children, where they have other ids on that side; else NULL */

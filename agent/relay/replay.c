@@ -21,6 +21,7 @@
 #include "relay/unpack.h"
 
 #define REPLAY_STREAM 0
+#define REGISTER_MAX 512u /* the three events of protocols v3 to v5 take 49 bytes; of more the other side is not told */
 
 static void send_envelope(struct upstream *u, const uint8_t *envelope, size_t size)
 {
@@ -109,6 +110,32 @@ void replay_begin(struct upstream *u)
 	u->step = REPLAY_STARTUP;
 	u->replay_ns = u->session->worker->turn_ns;
 	unpack_startup(u, REPLAY_STREAM);
+}
+
+struct pending_register *replay_register(struct span body)
+{
+	struct pending_register *p = body.size <= REGISTER_MAX ? malloc(sizeof(*p) + body.size) : NULL;
+
+	if (p) {
+		p->size = body.size;
+		memcpy(p->body, body.data, body.size);
+	}
+	return p;
+}
+
+/* A cluster adds a REGISTER to those before it. */
+void replay_registered(struct session *s, const struct pending_register *p)
+{
+	uint8_t joined[REGISTER_MAX];
+	size_t size = register_join(span_of(s->reg.data, s->reg.size), span_of(p->body, p->size), joined, sizeof(joined));
+	uint8_t *copy = size > 2 ? malloc(size) : NULL; /* 2: no event */
+
+	if (!copy)
+		return;
+	memcpy(copy, joined, size);
+	free(s->reg.data);
+	s->reg.data = copy;
+	s->reg.size = size;
 }
 
 /* While the topology is frozen, only schema changes of the target are for the client's ears. */

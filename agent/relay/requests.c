@@ -543,7 +543,7 @@ enum verdict request_handle(struct session *s, const struct frame_header *h, con
 {
 	struct worker *w = s->worker;
 	struct inflight *e;
-	struct span body;
+	struct span body = {0};
 
 	/* Each worker may use its share of the node's: nobody has to ask the others. */
 	if (s->inflight.count >= w->relay->options.session_requests_max ||
@@ -574,10 +574,6 @@ enum verdict request_handle(struct session *s, const struct frame_header *h, con
 	case OP_REGISTER:
 		if (plain_body(s, h, envelope, size, &body) < 0)
 			return request_malformed(s, h->stream, "REGISTER cannot be decompressed");
-		if (!keep(&s->reg, body.data, body.size)) {
-			session_close(s, CLOSE_MEMORY);
-			return ENDED;
-		}
 		break;
 	case OP_OPTIONS:
 		break;
@@ -591,6 +587,8 @@ enum verdict request_handle(struct session *s, const struct frame_header *h, con
 	e = register_request(s, h->stream, h->opcode == OP_REGISTER ? REQUEST_REGISTER : REQUEST_OTHER, s->primary);
 	if (!e)
 		return ENDED;
+	if (e->kind == REQUEST_REGISTER)
+		e->events = replay_register(body);
 	metric_add(w->metrics, METRIC_REQUESTS_OTHER, 1);
 	emit_received(s, s->primary, h, envelope, size);
 	return GONE_ON;

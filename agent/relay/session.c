@@ -182,6 +182,10 @@ void session_inflight_drop(struct session *s, struct inflight *e)
 		topology_question_free(e->topology);
 		e->topology = NULL;
 		break;
+	case REQUEST_REGISTER:
+		free(e->events);
+		e->events = NULL;
+		break;
 	}
 	prepared_release(e->slot);
 	e->slot = NULL;

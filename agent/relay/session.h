@@ -102,7 +102,7 @@ struct session {
 	struct span_owned {
 		uint8_t *data;
 		size_t size;
-	} startup, token, reg;          /* bodies; token is wiped when freed */
+	} startup, token, reg;          /* bodies; token is wiped when freed; reg is what all REGISTERs ask for */
 	struct deferred *deferred, *deferred_tail; /* the agent's answers that wait for `streaming` */
 	size_t deferred_bytes;
 	int64_t moment_us; /* a conditional write waits for the end of this one's millisecond; 0 = none does */
@@ -177,6 +177,11 @@ static inline struct emit *session_emit(struct session *s, enum emit_to to)
 {
 	return &s->worker->emit[to];
 }
+
+/* A REGISTER that goes to a cluster; freed with its entry. NULL where the other one is not to be asked for so much. */
+struct pending_register *replay_register(struct span body);
+/* The cluster has taken it: its events are among those that the other one is asked for. */
+void replay_registered(struct session *s, const struct pending_register *p);
 
 /* For upstream.c and responses.c. */
 void session_upstream_closed(struct session *s);

@@ -134,12 +134,76 @@ static void the_second_page_takes_the_place_of_the_first(void **unused)
 	}
 }
 
+/* ---- what the client is told of */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static uint8_t registered[256]; /* the last REGISTER that the target got */
+static size_t registered_size;
+
+static ssize_t notes_register(struct peer *p, const struct frame_header *h, const uint8_t *body, uint8_t *to)
+{
+	if (p->cluster == &target && h->opcode == OP_REGISTER && h->length <= sizeof(registered)) {
+		pthread_mutex_lock(&lock);
+		memcpy(registered, body, h->length);
+		registered_size = h->length;
+		pthread_mutex_unlock(&lock);
+	}
+	if (h->opcode == OP_REGISTER && contains(h, body, "UNHEARD_OF"))
+		return response_write_error(h->version, h->stream, CQL_PROTOCOL_ERROR, "Invalid value 'UNHEARD_OF' for Type", to, ROOM);
+	return plain_answer(p, h, body, to);
+}
+
+static void client_register(int fd, int16_t stream, const char *event)
+{
+	const char *const events[] = {event, NULL};
+	uint8_t envelope[128];
+	ssize_t n = request_write_register(4, stream, events, envelope, sizeof(envelope));
+
+	assert_true(n > 0);
+	assert_int_equal(send(fd, envelope, (size_t)n, MSG_NOSIGNAL), n);
+	assert_int_equal(expect(fd, stream), strcmp(event, "UNHEARD_OF") == 0 ? OP_ERROR : OP_READY);
+}
+
+/* A client registers with one REGISTER for each event; what the target is told of it once that is the primary. */
+static void expect_registered(const struct course *after, const char *const *events, size_t count, const void *want, size_t size)
+{
+	int fd;
+
+	registered_size = 0;
+	cluster_start(&origin, notes_register);
+	cluster_start(&target, notes_register);
+	agent_start(1, &mirroring);
+	fd = client_open();
+	for (size_t i = 0; i < count; i++)
+		client_register(fd, (int16_t)(2 + i), events[i]);
+	change_course(after);
+	client_query(fd, 9, "SELECT k FROM ks.t");
+	assert_int_equal(expect(fd, 9), OP_RESULT);
+	pthread_mutex_lock(&lock);
+	assert_int_equal(registered_size, size);
+	assert_memory_equal(registered, want, size);
+	pthread_mutex_unlock(&lock);
+	close(fd);
+	agent_stop();
+}
+
+static void a_second_register_undoes_the_first(void **unused)
+{
+	static const struct course switched = {.primary = TARGET, .mirroring = true};
+	static const char *const events[] = {"STATUS_CHANGE", "UNHEARD_OF", "SCHEMA_CHANGE", "STATUS_CHANGE"};
+	static const uint8_t both[] = "\0\2" "\0\15STATUS_CHANGE" "\0\15SCHEMA_CHANGE";
+
+	(void)unused;
+	expect_registered(&switched, events, 4, both, sizeof(both) - 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_asked_before_waits_for_an_origin_that_is_gone),
 		cmocka_unit_test(an_origin_that_hangs_stalls_a_session_for_ever),
 		cmocka_unit_test(the_second_page_takes_the_place_of_the_first),
+		cmocka_unit_test(a_second_register_undoes_the_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -567,6 +567,43 @@ static void startup_loses_an_option(void **state)
 	}
 }
 
+static void registers_add_up(void **state)
+{
+	static const struct {
+		const char *name, *had, *more, *want;
+		size_t room;
+	} rows[] = {
+	    {"the first", "", "0001 000141", "0001 000141", 64},
+	    {"another one", "0001 000141", "0001 00024242", "0002 000141 00024242", 64},
+	    {"the same again", "0001 000141", "0001 000141", "0001 000141", 64},
+	    {"one of two is new", "0001 000141", "0002 000141 000142", "0002 000141 000142", 64},
+	    {"twice in one", "", "0003 000141 000142 000141", "0002 000141 000142", 64},
+	    {"a beginning is another name", "0001 00024142", "0001 000141", "0002 00024142 000141", 64},
+	    {"none", "", "0000", "0000", 64},
+	    {"just fits", "0001 000141", "0001 000142", "0002 000141 000142", 8},
+	    {"no room", "0001 000141", "0001 000142", "0001 000141", 7},
+	    {"room for a shorter one", "0001 000141", "0002 00024242 000143", "0002 000141 000143", 8},
+	    {"nothing", "0001 000141", "", "0001 000141", 64},
+	    {"truncated", "0001 000141", "0002 000142 0002", "0001 000141", 64},
+	    {"more than it says", "0001 000141", "0001 000142 00", "0002 000141 000142", 64}, /* servers overlook it */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct span had = guard_hex(0, rows[i].had), more = guard_hex(1, rows[i].more), want = guard_hex(2, rows[i].want);
+		uint8_t *to = guard_room(3, rows[i].room);
+
+		print_message("%s\n", rows[i].name);
+		assert_int_equal(register_join(had, more, to, rows[i].room), want.size);
+		assert_memory_equal(to, want.data, want.size);
+	}
+	assert_true(register_names(guard_hex(0, "0002 00024142 000143"), span_text("C")));
+	assert_false(register_names(guard_hex(0, "0002 00024142 000143"), span_text("A")));
+	assert_false(register_names(guard_hex(0, "0001 00024142 000143"), span_text("C")));
+	assert_false(register_names(guard_hex(0, "0001 000243"), span_text("C")));
+	assert_false(register_names((struct span){0}, span_text("C")));
+}
+
 /* A simple statement's values have no types: what could be a list must not be repeated. */
 static void bound_lists_are_suspected(void **state)
 {
@@ -627,6 +664,7 @@ int main(void)
 	    cmocka_unit_test(bound_lists_are_suspected),
 	    cmocka_unit_test(startup_options),
 	    cmocka_unit_test(startup_loses_an_option),
+	    cmocka_unit_test(registers_add_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
