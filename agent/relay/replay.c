@@ -138,7 +138,7 @@ void replay_registered(struct session *s, const struct pending_register *p)
 	s->reg.size = size;
 }
 
-/* While the topology is frozen, only schema changes of the target are for the client's ears. */
+/* While the topology is frozen, only schema changes of the target are for the client's ears, and only if it has asked for them. */
 static bool send_register(struct upstream *u)
 {
 	struct session *s = u->session;
@@ -148,8 +148,11 @@ static bool send_register(struct upstream *u)
 	if (!s->reg.data)
 		return false;
 	if (u->side == TARGET && session_frozen(s)) {
-		ssize_t n = request_write_register(s->version, REPLAY_STREAM, schema_only, envelope, sizeof(envelope));
+		ssize_t n;
 
+		if (!register_names(span_of(s->reg.data, s->reg.size), span_text(schema_only[0])))
+			return false;
+		n = request_write_register(s->version, REPLAY_STREAM, schema_only, envelope, sizeof(envelope));
 		if (n > 0)
 			send_envelope(u, envelope, (size_t)n);
 	} else {

@@ -197,6 +197,18 @@ static void a_second_register_undoes_the_first(void **unused)
 	expect_registered(&switched, events, 4, both, sizeof(both) - 1);
 }
 
+/* An event that no driver asked for is one that it may not expect. */
+static void a_frozen_client_hears_of_the_schema_unasked(void **unused)
+{
+	static const char *const asked[] = {"TOPOLOGY_CHANGE", "SCHEMA_CHANGE"}, *const other[] = {"TOPOLOGY_CHANGE", "STATUS_CHANGE"};
+	static const uint8_t schema[] = "\0\1" "\0\15SCHEMA_CHANGE";
+
+	(void)unused;
+	expect_registered(&cut_over, asked, 2, schema, sizeof(schema) - 1);
+	expect_registered(&cut_over, other, 2, "", 0);
+	expect_registered(&cut_over, NULL, 0, "", 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -204,6 +216,7 @@ int main(void)
 		cmocka_unit_test(an_origin_that_hangs_stalls_a_session_for_ever),
 		cmocka_unit_test(the_second_page_takes_the_place_of_the_first),
 		cmocka_unit_test(a_second_register_undoes_the_first),
+		cmocka_unit_test(a_frozen_client_hears_of_the_schema_unasked),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
