@@ -231,7 +231,13 @@ int topology_store_save(struct topology_store *t, const char *directory, struct 
 	}
 	t->changed = false;
 	pthread_mutex_unlock(&t->lock);
-	return keep_end(&w, error);
+	r = keep_end(&w, error);
+	if (r < 0) { /* tried again with the next */
+		pthread_mutex_lock(&t->lock);
+		t->changed = true;
+		pthread_mutex_unlock(&t->lock);
+	}
+	return r;
 }
 
 void topology_store_restore(struct topology_store *t, struct span payload)

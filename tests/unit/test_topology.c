@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <arpa/inet.h>
 
 #include "relay/topology.h"
@@ -191,6 +193,33 @@ static void a_page_is_no_answer(void **unused)
 	topology_store_free(t);
 }
 
+/* A disk that is full for a while; here something stands where the file is to be. */
+static void a_failed_save_is_never_tried_again(void **unused)
+{
+	char directory[] = "/tmp/cqlferry-topology-XXXXXX", path[64];
+	struct topology_store *t = topology_store_new(), *later = topology_store_new();
+	struct error error;
+	bool damaged;
+
+	(void)unused;
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/topology.keep", directory);
+	assert_int_equal(mkdir(path, 0700), 0);
+	keep(t, ask("10.0.0.1", 4, 0, "SELECT * FROM system.local", NULL), "one");
+	assert_true(topology_store_changed(t));
+	assert_true(topology_store_save(t, directory, &error) < 0);
+	assert_true(topology_store_changed(t));
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(topology_store_save(t, directory, &error), 0);
+	assert_false(topology_store_changed(t));
+	assert_int_equal(topology_store_load(later, directory, &damaged), 1);
+	expect(later, ask("10.0.0.1", 4, 0, "SELECT * FROM system.local", NULL), "one");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(directory), 0);
+	topology_store_free(t);
+	topology_store_free(later);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +228,7 @@ int main(void)
 		cmocka_unit_test(a_page_is_no_answer),
 		cmocka_unit_test(there_is_a_limit_to_the_number_of_answers),
 		cmocka_unit_test(there_is_a_limit_to_their_bytes),
+		cmocka_unit_test(a_failed_save_is_never_tried_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
