@@ -31,25 +31,30 @@ struct listing {
 	uint64_t gaps, open;
 };
 
+static struct total *find_total(struct listing *l, const char *cause, const char *missing)
+{
+	for (unsigned i = 0; i < l->totals; i++)
+		if (!strcmp(l->total[i].cause, cause) && !strcmp(l->total[i].missing, missing))
+			return &l->total[i];
+	return NULL;
+}
+
 static void add_total(struct listing *l, const char *cause, const char *missing, uint64_t count)
 {
-	struct total *t;
+	struct total *t = find_total(l, cause, missing);
 
-	for (unsigned i = 0; i < l->totals; i++) {
-		t = &l->total[i];
-		if (!strcmp(t->cause, cause) && !strcmp(t->missing, missing)) {
-			t->count += count;
-			return;
-		}
+	/* The last place is for all that found none. */
+	if (!t && l->totals >= TOTALS_MAX - 1) {
+		cause = "others";
+		missing = "";
+		t = find_total(l, cause, missing);
 	}
-	if (l->totals == TOTALS_MAX - 1 && strcmp(cause, "others") != 0) {
-		add_total(l, "others", "", count);
-		return;
+	if (!t) {
+		t = &l->total[l->totals++];
+		snprintf(t->cause, sizeof(t->cause), "%s", cause);
+		snprintf(t->missing, sizeof(t->missing), "%s", missing);
 	}
-	t = &l->total[l->totals++];
-	snprintf(t->cause, sizeof(t->cause), "%s", cause);
-	snprintf(t->missing, sizeof(t->missing), "%s", missing);
-	t->count = count;
+	t->count += count;
 }
 
 static const char *text_of(const json_t *o, const char *name)

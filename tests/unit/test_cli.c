@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What commands print and how they end, with files made by hand and an agent that is a thread with one answer. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/cli_command.h"
+#include "cutover/ledger_format.h"
+
+static char place[40], text[65536];
+
+static int setup(void **state)
+{
+	(void)state;
+	memcpy(place, "/tmp/cqlferry-cli-XXXXXX", sizeof("/tmp/cqlferry-cli-XXXXXX"));
+	return mkdtemp(place) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	char command[80];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", place);
+	return system(command);
+}
+
+static const char *in_place(const char *name)
+{
+	static char path[100];
+
+	snprintf(path, sizeof(path), "%s/%s", place, name);
+	return path;
+}
+
+/* Runs `cqlferry argv…` as main() does. Its exit status; what it printed is in `text`. */
+static int command(char **argv)
+{
+	static const struct cli_hooks none;
+	FILE *to = tmpfile();
+	int argc = 0, terminal = dup(STDOUT_FILENO), status;
+	size_t n;
+
+	while (argv[argc])
+		argc++;
+	fflush(stdout);
+	dup2(fileno(to), STDOUT_FILENO);
+	status = cli_main_with(argc, argv, &none);
+	fflush(stdout);
+	dup2(terminal, STDOUT_FILENO);
+	close(terminal);
+	rewind(to);
+	n = fread(text, 1, sizeof(text) - 1, to);
+	text[n] = 0;
+	fclose(to);
+	return status;
+}
+
+static void gaps_of_more_causes_than_are_counted(void **unused)
+{
+	char *argv[] = {(char *)"cqlferry", (char *)"gaps", (char *)"--directory", place, (char *)"--json", NULL};
+	json_int_t sum = 0, others = 0;
+	json_t *answer, *totals, *one;
+	FILE *log = fopen(in_place("gaps.log"), "w");
+	char line[LEDGER_LINE_MAX];
+	size_t i;
+
+	(void)unused;
+	for (unsigned n = 0; n < 200; n++) {
+		struct ledger_record r = {.type = n ? LEDGER_GAP : LEDGER_HEAD, .version = n ? 0 : LEDGER_VERSION, .from_us = 1000000, .to_us = 2000000,
+					  .count = 1};
+		int size;
+
+		snprintf(r.cause, sizeof(r.cause), "cause %u", n);
+		size = ledger_encode(&r, line);
+		assert_true(size > 0);
+		assert_int_equal(fwrite(line, 1, (size_t)size, log), size);
+	}
+	fclose(log);
+	assert_int_equal(command(argv), CLI_OK);
+	answer = json_loads(text, 0, NULL);
+	totals = json_object_get(answer, "totals");
+	json_array_foreach(totals, i, one)
+	{
+		sum += json_integer_value(json_object_get(one, "count"));
+		if (!strcmp(json_string_value(json_object_get(one, "cause")), "others"))
+			others = json_integer_value(json_object_get(one, "count"));
+	}
+	assert_int_equal(json_integer_value(json_object_get(answer, "count")), 199);
+	assert_int_equal(sum, 199);
+	assert_int_equal(json_array_size(totals), 64);
+	assert_int_equal(others, 199 - 63);
+	json_decref(answer);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
