@@ -25,19 +25,35 @@ static void sanitise(char *text)
 	}
 }
 
+/* How many of the `n` bytes at `text` fit into a piece of VALUE_MAX that does not end inside a character. */
+static size_t piece(const char *text, size_t n)
+{
+	const size_t most = VALUE_MAX - 1;
+
+	if (n <= most)
+		return n;
+	/* At most three bytes of a character follow its first one; where more do it is no UTF-8. */
+	for (size_t i = most; i > most - 4; i--)
+		if (((unsigned char)text[i] & 0xc0) != 0x80)
+			return i;
+	return most;
+}
+
 void render_text(FILE *out, const char *text)
 {
 	char line[VALUE_MAX];
 
 	/* Line by line: a hint may have several. */
 	while (*text) {
-		size_t n = strcspn(text, "\n");
+		size_t n = strcspn(text, "\n"), size;
 
-		snprintf(line, sizeof(line), "%.*s", (int)(n < sizeof(line) - 1 ? n : sizeof(line) - 1),
-			 text);
-		sanitise(line);
-		fputs(line, out);
-		text += n;
+		for (; n; n -= size, text += size) {
+			size = piece(text, n);
+			memcpy(line, text, size);
+			line[size] = 0;
+			sanitise(line);
+			fputs(line, out);
+		}
 		if (*text)
 			fputs("\n  ", out);
 		text += *text != 0;

@@ -15,7 +15,7 @@
  */
 void render_object(FILE *out, const json_t *object, bool color);
 
-/* A text with what could steer a terminal replaced: client and server names end up in answers. */
+/* A text, however long, with what could steer a terminal replaced: client and server names end up in answers. */
 void render_text(FILE *out, const char *text);
 
 /* "backlogBytes" → "backlog", "inFlight" → "in flight"; the unit's suffix goes. */

@@ -663,6 +663,37 @@ static void test_render(void **state)
 	json_decref(object);
 }
 
+/* `fill` letters and `end`, printed as `fill` letters and `printed`. */
+static void expect_printed(unsigned fill, const char *end, const char *printed)
+{
+	char given[1024], expected[1024], *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	memset(given, 'a', fill);
+	memset(expected, 'a', fill);
+	snprintf(given + fill, sizeof(given) - fill, "%s", end);
+	snprintf(expected + fill, sizeof(expected) - fill, "%s", printed);
+	render_text(out, given);
+	fclose(out);
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void test_long_text_is_printed_whole(void **state)
+{
+	(void)state;
+	expect_printed(700, "", "");
+	/* Wherever a piece ends: a character, what steers a terminal, and a line stay what they are. */
+	for (unsigned fill = 500; fill < 520; fill++) {
+		expect_printed(fill, "\xc3\xa9", "\xc3\xa9");
+		expect_printed(fill, "\xf0\x9f\x9b\xb6 b", "\xf0\x9f\x9b\xb6 b");
+		expect_printed(fill, "\xc2\x9b" "2J", "??2J");
+		expect_printed(fill, "\nb", "\n  b");
+		expect_printed(fill, "\x80\x80\x80\x80\x80\x80", "\x80\x80\x80\x80\x80\x80"); /* no UTF-8 */
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -681,6 +712,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_call, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_http, setup, teardown),
 	    cmocka_unit_test(test_render),
+	    cmocka_unit_test(test_long_text_is_printed_whole),
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* as the agent does */
