@@ -183,6 +183,29 @@ static void on_written(uv_write_t *request, int status)
 		connection_rearm(c);
 }
 
+static json_t *failure(const char *error, const char *hint)
+{
+	/* Text that is no UTF-8 makes json_pack fail: an answer must arrive all the same. */
+	json_t *o = json_pack("{s:b, s:s}", "ok", 0, "error", error);
+
+	if (!o)
+		o = json_pack("{s:b, s:s}", "ok", 0, "error",
+			      "the error text is not valid UTF-8; see the agent's log");
+	if (o && hint && *hint)
+		json_object_set_new(o, "hint", json_string(hint));
+	return o;
+}
+
+/* Takes `object`. NULL: out of memory. */
+static char *text_of(json_t *object, size_t *ret_size)
+{
+	char *text = json_dumps(object, JSON_COMPACT);
+
+	json_decref(object);
+	*ret_size = text ? strlen(text) : 0;
+	return text;
+}
+
 /* Takes `object`. A client that does not read is dropped rather than fed from ever more memory. */
 static void connection_send(struct connection *c, json_t *object)
 {
@@ -192,9 +215,12 @@ static void connection_send(struct connection *c, json_t *object)
 
 	if (!object) /* a progress text that is no UTF-8, or no memory */
 		return;
-	text = json_dumps(object, JSON_COMPACT);
-	size = text ? strlen(text) : 0;
-	json_decref(object);
+	text = text_of(object, &size);
+	if (text && size >= ADMIN_OUTPUT_MAX) {
+		/* No client could read so fast that it is not dropped: this one has done nothing wrong. */
+		free(text);
+		text = text_of(failure("the answer is too large", "ask for less, with --limit"), &size);
+	}
 	if (c->closing)
 		goto out;
 	if (!text) {
@@ -223,19 +249,6 @@ static void connection_send(struct connection *c, json_t *object)
 	}
 out:
 	free(text);
-}
-
-static json_t *failure(const char *error, const char *hint)
-{
-	/* Text that is no UTF-8 makes json_pack fail: an answer must arrive all the same. */
-	json_t *o = json_pack("{s:b, s:s}", "ok", 0, "error", error);
-
-	if (!o)
-		o = json_pack("{s:b, s:s}", "ok", 0, "error",
-			      "the error text is not valid UTF-8; see the agent's log");
-	if (o && hint && *hint)
-		json_object_set_new(o, "hint", json_string(hint));
-	return o;
 }
 
 static void connection_fail(struct connection *c, const char *error, const char *hint)

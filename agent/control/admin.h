@@ -11,7 +11,8 @@
  *
  * Requests of one connection are answered one after the other. A client that half-closes (printf … | nc -N)
  * still gets its answer. Nothing a client does blocks or grows the agent: lines, connections, waiting time
- * and unsent output are bounded, and what exceeds its bound is cut off.
+ * and unsent output are bounded, and what exceeds its bound is cut off. An answer that exceeds it by itself
+ * becomes an error.
  *
  * SIGPIPE must be ignored (`cqlferry agent` does it): libuv writes with write(2).
  * Everything runs on the loop given to admin_start (the main loop). No function here may be called from

@@ -84,6 +84,17 @@ static void on_flood(struct admin_reply *reply, const json_t *request, void *con
 	f->deferred[f->deferred_count++] = reply;
 }
 
+static void on_much(struct admin_reply *reply, const json_t *request, void *context)
+{
+	char *text = calloc(1, ADMIN_OUTPUT_MAX + 1);
+
+	(void)context;
+	(void)request;
+	memset(text, 'a', ADMIN_OUTPUT_MAX);
+	admin_done(reply, json_pack("{s:s}", "text", text));
+	free(text);
+}
+
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
@@ -99,6 +110,7 @@ static int setup(void **state)
 	assert_int_equal(admin_register(f->admin, "fail", on_fail, f), 0);
 	assert_int_equal(admin_register(f->admin, "badtext", on_bad_text, f), 0);
 	assert_int_equal(admin_register(f->admin, "flood", on_flood, f), 0);
+	assert_int_equal(admin_register(f->admin, "much", on_much, f), 0);
 	assert_int_equal(admin_register(f->admin, "echo", on_echo, f), -EEXIST);
 	if (admin_listen(f->admin, f->path, &e) < 0)
 		fail_msg("%s", e.text);
@@ -375,6 +387,19 @@ static void test_client_does_not_read(void **state)
 	client_send(other, "{\"command\":\"fail\"}\n");
 	expect_line(f, other, "{\"progress\":\"step 1\"}");
 	close(other);
+	close(fd);
+}
+
+static void test_answer_too_large(void **state)
+{
+	struct fixture *f = *state;
+	int fd = client_open(f);
+
+	client_send(fd, "{\"command\":\"much\"}\n");
+	expect_line(f, fd, "{\"ok\":false,\"error\":\"the answer is too large\",\"hint\":\"ask for less, with --limit\"}");
+	/* The connection serves the next request. */
+	client_send(fd, "{\"command\":\"fail\"}\n");
+	expect_line(f, fd, "{\"progress\":\"step 1\"}");
 	close(fd);
 }
 
@@ -705,6 +730,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_half_close, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_client_goes_away, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_client_does_not_read, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_answer_too_large, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_too_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_stop_with_deferred, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_mode_and_second_agent, setup, teardown),
