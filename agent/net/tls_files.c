@@ -44,13 +44,22 @@ int tls_bytes_read(const char *path, struct tls_bytes *ret, struct error *error)
 	struct stat st;
 
 	*ret = b;
-	if (fd < 0)
-		return error_set(error, -errno, "cannot read '%s': %s", path, strerror(errno));
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		rc = error_set(error, -EINVAL, "'%s' is not a file", path);
+	if (fd < 0) {
+		rc = error_set(error, -errno, "cannot read '%s': %s", path, strerror(errno));
+		/* As tls_stamp_differs() will see it: what cannot be opened is tried, and said, once. */
+		if (stat(path, &st) == 0)
+			stamp_set(&ret->stamp, &st);
+		return rc;
+	}
+	if (fstat(fd, &st) < 0) {
+		rc = error_set(error, -errno, "cannot read '%s': %s", path, strerror(errno));
 		goto out;
 	}
 	stamp_set(&ret->stamp, &st);
+	if (!S_ISREG(st.st_mode)) {
+		rc = error_set(error, -EINVAL, "'%s' is not a file", path);
+		goto out;
+	}
 	if (st.st_size > (off_t)TLS_FILE_MAX) {
 		rc = error_set(error, -EFBIG,
 			       "'%s' has more than 1 MiB: that is no certificate, key or bundle", path);

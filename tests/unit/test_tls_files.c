@@ -4,6 +4,7 @@
 #include "unit/tlsplay.h"
 
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "net/tls_context.h"
 
@@ -187,6 +188,16 @@ static void point_at(const char *version)
 	assert_int_equal(rename(fresh, in_directory("..data")), 0);
 }
 
+static void make_socket(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	close(fd);
+}
+
 static void mounted_secrets_are_replaced(void **unused)
 {
 	char ca_file[128], cert_file[128], key_file[128];
@@ -235,6 +246,21 @@ static void mounted_secrets_are_replaced(void **unused)
 	point_at("v4");
 	assert_int_equal(tls_context_refresh(c, &error), 1);
 	assert_string_equal(own_of(c), "CN=later");
+
+	/* What is no file, and what cannot even be opened. */
+	assert_int_equal(unlink(in_directory("v4/key")), 0);
+	assert_int_equal(mkdir(in_directory("v4/key"), 0700), 0);
+	assert_int_equal(tls_context_refresh(c, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "is not a file"));
+	assert_int_equal(tls_context_refresh(c, &error), 0);
+	assert_int_equal(rmdir(in_directory("v4/key")), 0);
+	make_socket(in_directory("v4/key"));
+	assert_int_equal(tls_context_refresh(c, &error), -ENXIO);
+	assert_int_equal(tls_context_refresh(c, &error), 0);
+	assert_string_equal(own_of(c), "CN=later");
+	assert_int_equal(unlink(in_directory("v4/key")), 0);
+	key_write(&later, "v4/key", NULL);
+	assert_int_equal(tls_context_refresh(c, &error), 1);
 
 	/* Written in place, same size perhaps. */
 	cert_write(&node, "v4/cert", "wb");
