@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/durable.h"
 #include "cutover/ledger_alive.h"
 #include "cutover/ledger_priv.h"
 #include "cutover/ledger_read.h"
@@ -116,17 +117,6 @@ static int record_write(int fd, const struct ledger_record *r, size_t *size)
 	return write(fd, line, (size_t)n) == n ? 0 : errno ? -errno : -ENOSPC;
 }
 
-static int directory_sync(const char *directory)
-{
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
 struct paths {
 	char log[PATH_MAX + 16], older[PATH_MAX + 16], fresh[PATH_MAX + 16], alive[PATH_MAX + 16];
 };
@@ -189,7 +179,7 @@ static int rotate(struct ledger *l, int64_t now_us)
 		free(dropped);
 		return r;
 	}
-	directory_sync(l->directory);
+	durable_directory(l->directory);
 	close(l->fd);
 	l->fd = fd;
 	l->size = size;
@@ -374,7 +364,7 @@ static int open_log(struct ledger *l, const struct paths *p, struct ledger_opene
 		if (r < 0)
 			return error_set(e, r, "cannot write %s: %s. Free space or choose another state.directory", p->log, strerror(-r));
 		l->size = (uint64_t)r;
-		directory_sync(l->directory);
+		durable_directory(l->directory);
 	}
 	return 0;
 }

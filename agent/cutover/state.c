@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/durable.h"
+
 #define STATE_VERSION 1
 
 int state_load(const char *directory, enum phase *ret, int64_t *ret_high_water, struct error *error)
@@ -44,18 +46,6 @@ int state_load(const char *directory, enum phase *ret, int64_t *ret_high_water, 
 	return 1;
 }
 
-/* The rename must be on disk before anybody acts on the new phase. */
-static int sync_directory(const char *directory)
-{
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
 int state_save(const char *directory, enum phase phase, const char *by, int64_t high_water, struct error *error)
 {
 	char path[PATH_MAX], temporary[PATH_MAX + 8], when[32];
@@ -86,8 +76,9 @@ int state_save(const char *directory, enum phase phase, const char *by, int64_t 
 		close(fd);
 	if (r == 0 && rename(temporary, path) < 0)
 		r = -errno;
+	/* The rename must be on disk before anybody acts on the new phase. */
 	if (r == 0)
-		r = sync_directory(directory);
+		r = durable_directory(directory);
 	free(text);
 	return r < 0 ? error_set(error, r, "cannot write %s: %s. Free space or choose another state.directory", path, strerror(-r)) : 0;
 }

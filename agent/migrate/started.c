@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/durable.h"
+
 #define STARTED_VERSION 1
 
 int started_load(const char *directory, struct error *error)
@@ -62,17 +64,6 @@ static int write_synced(const char *path, const char *text)
 	return r;
 }
 
-static int sync_directory(const char *directory)
-{
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
 int started_save(const char *directory, const char *id, struct error *error)
 {
 	char path[PATH_MAX], temporary[PATH_MAX + 8], when[32];
@@ -100,7 +91,7 @@ int started_save(const char *directory, const char *id, struct error *error)
 	if (r == 0 && rename(temporary, path) < 0)
 		r = -errno;
 	if (r == 0)
-		r = sync_directory(directory);
+		r = durable_directory(directory);
 	free(text);
 	return r < 0
 		   ? error_set(error, r, "cannot write %s: %s. Free space or choose another state.directory",

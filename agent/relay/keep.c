@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/durable.h"
+
 #define MAGIC "CQLFKEEP"
 #define VERSION 1u
 #define HEADER_SIZE 16u
@@ -95,9 +97,14 @@ int keep_end(struct keep_writer *w, struct error *error)
 		w->failed = -errno;
 	if (w->failed) {
 		unlink(w->temporary);
-		return error_set(error, w->failed, "cannot write %s: %s", w->path, strerror(-w->failed));
+	} else {
+		char *slash = strrchr(w->temporary, '/');
+
+		/* "hold" has promised when we return: also the name must be on disk. */
+		*slash = 0;
+		w->failed = durable_directory(w->temporary);
 	}
-	return 0;
+	return w->failed ? error_set(error, w->failed, "cannot write %s: %s", w->path, strerror(-w->failed)) : 0;
 }
 
 int keep_parse(struct span file, enum keep_kind kind, void (*record)(void *context, struct span payload), void *context,

@@ -5,8 +5,8 @@
  *   file:   "CQLFKEEP" | version u32 | kind u32 | record …
  *   record: size u32 | payload (size bytes) | XXH3 of the payload u64          all little endian
  *
- * A file is written whole to a temporary one, synced and renamed. A record whose checksum does not match ends the
- * reading: what comes before it is used, what is lost is learned again from clients and clusters. Mode 0600.
+ * A file is written whole to a temporary one, synced and renamed; then the directory is synced. A record whose checksum does not
+ * match ends the reading: what comes before it is used, what is lost is learned again from clients and clusters. Mode 0600.
  */
 #pragma once
 #include <stddef.h>
@@ -30,7 +30,7 @@ struct keep_writer {
 int keep_begin(struct keep_writer *w, const char *directory, const char *name, enum keep_kind kind, struct error *error);
 /* Adds a record made of `count` pieces. */
 void keep_record(struct keep_writer *w, const struct span *pieces, unsigned count);
-/* Syncs and renames; on failure the old file stays. 0 or −errno with the reason. */
+/* Syncs, renames, and syncs the directory. −errno with the reason: the old file stays, or which of the two survives a crash is not known. */
 int keep_end(struct keep_writer *w, struct error *error);
 
 /*
