@@ -30,6 +30,7 @@ struct listing {
 	struct line line[LINES_MAX];
 	unsigned lines;
 	uint64_t letters;
+	unsigned unread; /* files */
 };
 
 static const char *reason_text(int32_t code, char to[80])
@@ -103,10 +104,16 @@ static bool read_file(void *context, struct journal_found *f)
 	int64_t at_us;
 	size_t at;
 
-	if (!f->bytes.data || !f->bytes.size || f->bytes.data[0] == 0)
+	if (!f->bytes.data) {
+		fprintf(stderr, "cqlferry dead: %s: %s\n", f->path, f->error.text);
+		l->unread++;
+		return true;
+	}
+	if (!f->bytes.size || f->bytes.data[0] == 0)
 		return true; /* being made */
 	if (journal_reader_open(&r, f->bytes, &why) < 0 || r.head->side >= SIDES) {
-		fprintf(stderr, "cqlferry dead: %s cannot be read: %s\n", f->name, why);
+		fprintf(stderr, "cqlferry dead: %s cannot be read: %s\n", f->path, why);
+		l->unread++;
 		return true;
 	}
 	while ((e = dead_letter_next(&r, &at, &reason, &at_us)) && !ferror(stdout)) {
@@ -160,6 +167,7 @@ static int from_files(struct cli *cli, const struct entry_filter *filter, bool s
 	struct listing *l = calloc(1, sizeof(*l));
 	const char *state;
 	struct error error;
+	bool failed;
 	int r;
 
 	if (!l)
@@ -175,8 +183,12 @@ static int from_files(struct cli *cli, const struct entry_filter *filter, bool s
 		print_lines(l);
 	else if (r == 0 && !cli->json && !l->letters)
 		puts("no dead letter");
+	/* Said above; who goes on after "0 dead letters" must not do so because of it. */
+	failed = l->unread > 0;
 	free(l);
-	return r < 0 ? cli_failed("dead", "%s", error.text) : CLI_OK;
+	if (r < 0)
+		return cli_failed("dead", "%s", error.text);
+	return failed ? CLI_FAILED : CLI_OK;
 }
 
 static int by_agent(struct cli *cli, const char *action, const struct entry_filter *filter)

@@ -76,14 +76,16 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* The files of one directory whose names end so. False: the callback has had enough. */
-static bool walk(const char *directory, const char *end, struct journal_found *f, bool (*each)(void *context, struct journal_found *f),
-		 void *context)
+/* The files of one directory whose names end so. 1; 0: the callback has had enough; −errno: the directory cannot be read. */
+static int walk(const char *directory, const char *end, struct journal_found *f, bool (*each)(void *context, struct journal_found *f),
+		void *context, struct error *error)
 {
 	struct dirent **list = NULL;
 	int count = scandir(directory, &list, NULL, by_name);
 	bool more = true;
 
+	if (count < 0 && errno != ENOENT)
+		return error_set(error, -errno, "cannot read %s: %s", directory, strerror(errno));
 	for (int i = 0; i < count; i++) {
 		if (more && ends_with(list[i]->d_name, end)) {
 			snprintf(f->name, sizeof(f->name), "%s", list[i]->d_name);
@@ -129,8 +131,7 @@ int journal_files_each(const char *state, bool (*each)(void *context, struct jou
 	struct journal_found *f = calloc(1, sizeof(*f));
 	struct dirent **list = NULL;
 	char root[3000], life[3400], lock[3500];
-	bool more = true;
-	int count;
+	int count, r = 1;
 
 	if (!f)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -144,12 +145,13 @@ int journal_files_each(const char *state, bool (*each)(void *context, struct jou
 	for (int i = 0; i < count; i++) {
 		const char *name = list[i]->d_name;
 
-		if (more && name[0] != '.' && strlen(name) < sizeof(f->life) && !ends_with(name, ".damaged")) {
+		if (r > 0 && name[0] != '.' && strlen(name) < sizeof(f->life) && !ends_with(name, ".damaged")) {
 			snprintf(life, sizeof(life), "%s/%s", root, name);
 			snprintf(lock, sizeof(lock), "%s/lock", life);
 			snprintf(f->life, sizeof(f->life), "%s", name);
 			f->running = is_locked(lock);
-			more = walk(life, ".journal", f, each, context);
+			r = walk(life, ".journal", f, each, context, error);
+			r = r == -ENOTDIR ? 1 : r; /* not an agent's life */
 		}
 		free(list[i]);
 	}
@@ -157,16 +159,17 @@ int journal_files_each(const char *state, bool (*each)(void *context, struct jou
 	f->life[0] = 0;
 	f->running = false;
 	f->aside = true;
-	if (more)
-		walk(root, ".damaged", f, each, context);
+	if (r > 0)
+		r = walk(root, ".damaged", f, each, context, error);
 	free(f);
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 int dead_files_each(const char *state, bool (*each)(void *context, struct journal_found *f), void *context, struct error *error)
 {
 	struct journal_found *f = calloc(1, sizeof(*f));
 	char directory[3000];
+	int r;
 
 	if (!f)
 		return error_set(error, -ENOMEM, "out of memory");
@@ -175,7 +178,7 @@ int dead_files_each(const char *state, bool (*each)(void *context, struct journa
 		return error_set(error, -errno, "cannot read %s: %s. Name the agent's state.directory with --state", state, strerror(errno));
 	}
 	snprintf(directory, sizeof(directory), "%s/dead", state);
-	walk(directory, ".journal", f, each, context);
+	r = walk(directory, ".journal", f, each, context, error);
 	free(f);
-	return 0;
+	return r < 0 ? r : 0;
 }

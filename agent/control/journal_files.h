@@ -29,7 +29,7 @@ struct journal_found {
 /* Calls back for each file below <state>/journal, by life and name. False from it ends the walk. 0, or −errno with the reason. */
 int journal_files_each(const char *state, bool (*each)(void *context, struct journal_found *f), void *context, struct error *error);
 
-/* The same for <state>/dead. A directory that is not there has no files. */
+/* The same for <state>/dead. A directory that is not there has no files; one that cannot be read is an error. */
 int dead_files_each(const char *state, bool (*each)(void *context, struct journal_found *f), void *context, struct error *error);
 
 /* Copies the file once more into `f` (it was being written when it was copied first). The callback's only. */

@@ -323,6 +323,53 @@ static void the_oldest_dead_letters_stay_when_the_room_is_spent(void **unused)
 	remove_place(&p);
 }
 
+static bool no_file(void *context, struct journal_found *f)
+{
+	(void)context;
+	fail_msg("%s", f->path);
+	return true;
+}
+
+static void dead_letters_that_cannot_be_read_are_not_none(void **unused)
+{
+	char name[100], file[120];
+	struct cli cli = {0};
+	struct error error = {""};
+	struct place p;
+	FILE *made;
+
+	(void)unused;
+	make_place(&p);
+	char *argv[] = {(char *)"dead", (char *)"ls", (char *)"--state", p.state, NULL};
+
+	assert_int_equal(dead_files_each(p.state, no_file, NULL, &error), 0); /* nobody made it */
+	snprintf(name, sizeof(name), "%s/dead", p.state);
+	made = fopen(name, "w");
+	assert_non_null(made);
+	fclose(made);
+	assert_int_equal(dead_files_each(p.state, no_file, NULL, &error), -ENOTDIR);
+	assert_non_null(strstr(error.text, name));
+	assert_int_equal(cli_dead(&cli, 4, argv), CLI_FAILED);
+	assert_int_equal(unlink(name), 0);
+	/* One file that cannot be read, and one that is no journal. */
+	for (int i = 0; i < 2; i++) {
+		dead_close(open_dead(&p, 1u << 20));
+		assert_int_equal(cli_dead(&cli, 4, argv), CLI_OK);
+		snprintf(file, sizeof(file), "%s/dead-%d.journal", name, i);
+		if (i) {
+			made = fopen(file, "w");
+			assert_non_null(made);
+			fputs("notes", made);
+			fclose(made);
+		} else {
+			assert_int_equal(mkdir(file, 0700), 0);
+		}
+		assert_int_equal(cli_dead(&cli, 4, argv), CLI_FAILED);
+		assert_int_equal(remove(file), 0);
+	}
+	remove_place(&p);
+}
+
 /* ---- holds */
 
 static void count_hold(void *context, const struct hold *t)
@@ -444,6 +491,7 @@ int main(void)
 		cmocka_unit_test(dead_letters_are_kept_listed_and_dropped),
 		cmocka_unit_test(a_dead_letter_keeps_what_was_refused),
 		cmocka_unit_test(the_oldest_dead_letters_stay_when_the_room_is_spent),
+		cmocka_unit_test(dead_letters_that_cannot_be_read_are_not_none),
 		cmocka_unit_test(holds_outlive_a_restart),
 		cmocka_unit_test(sizes_follow_what_waits),
 	};
