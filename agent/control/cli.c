@@ -174,7 +174,8 @@ int cli_ask(struct cli *cli, const char *command, json_t *request, int timeout_m
 	struct error error = {""};
 	const char *path = NULL, *text, *hint;
 	json_t *final = NULL;
-	int rc = cli_socket(cli, &path, &error);
+	/* A configuration that does not load, also a missing one (−ENOENT), says nothing about the agent: see cli_no_agent(). */
+	int rc = cli_socket(cli, &path, &error) < 0 ? -EINVAL : 0;
 
 	if (rc == 0)
 		rc = admin_call(path, request, timeout_millis, on_progress, cli, &final, &error);

@@ -101,8 +101,8 @@ bool cli_no_agent(int code);
 
 /*
  * Sends `request` (takes it), shows progress lines, and hands the final object over if it is ok. CLI_OK, or
- * CLI_FAILED with the agent's error and hint printed. *ret_code (may be NULL): −errno of the call, 0 when the
- * agent answered.
+ * CLI_FAILED with the agent's error and hint printed. *ret_code (may be NULL): −errno of the call, −EINVAL
+ * when the configuration does not say where the agent listens, 0 when the agent answered.
  */
 int cli_ask(struct cli *cli, const char *command, json_t *request, int timeout_millis, json_t **ret_final,
 	    int *ret_code);

@@ -51,6 +51,24 @@ static int switch_without_agent(const struct cli *cli, const char *command, bool
 	return CLI_OK;
 }
 
+/* As pin_path() for the socket: an agent that listens at the default one must hear of it. */
+static void settle_socket(struct cli *cli)
+{
+	struct config config;
+	struct error error = {""};
+	char *nothing[] = {NULL};
+	const char *path;
+
+	if (cli_socket(cli, &path, &error) == 0)
+		return;
+	fprintf(stderr, "cqlferry: %s; going on with the default socket\n", error.text);
+	if (config_load(&config, NULL, nothing, &error) < 0)
+		return; /* out of memory */
+	snprintf(cli->socket_path, sizeof(cli->socket_path), "%s", config.admin.socket);
+	config_done(&config);
+	cli->socket = cli->socket_path;
+}
+
 int cli_off(struct cli *cli, int argc, char **argv)
 {
 	bool force = false, take_away = false;
@@ -72,6 +90,7 @@ int cli_off(struct cli *cli, int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
+	settle_socket(cli);
 	rc = cli_ask(cli, "off", json_pack("{s:s, s:b}", "command", "off", "force", force), ANSWER_MILLIS,
 		     &final, &code);
 	if (rc == CLI_OK) {
@@ -105,6 +124,7 @@ int cli_on(struct cli *cli, int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
+	settle_socket(cli);
 	rc = cli_ask(cli, "on", json_pack("{s:s}", "command", "on"), ANSWER_MILLIS, &final, &code);
 	if (rc == CLI_OK)
 		cli_show(cli, final);

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +36,12 @@ static int teardown(void **state)
 
 static const char *in_place(const char *name)
 {
-	static char path[100];
+	static char path[4][100];
+	static unsigned turn;
+	char *to = path[turn++ % 4];
 
-	snprintf(path, sizeof(path), "%s/%s", place, name);
-	return path;
+	snprintf(to, sizeof(path[0]), "%s/%s", place, name);
+	return to;
 }
 
 /* Runs `cqlferry argv…` as main() does. Its exit status; what it printed is in `text`. */
@@ -62,6 +65,20 @@ static int command(char **argv)
 	text[n] = 0;
 	fclose(to);
 	return status;
+}
+
+static void a_missing_configuration_is_not_a_missing_agent(void **unused)
+{
+	struct cli missing = {.config_file = in_place("nothing.yaml")}, nobody = {.socket = in_place("admin.sock")};
+	json_t *final = NULL;
+	int code = 0;
+
+	(void)unused;
+	assert_int_equal(cli_ask(&missing, "gaps", json_pack("{s:s}", "command", "gaps"), 1000, &final, &code), CLI_FAILED);
+	assert_int_equal(code, -EINVAL);
+	assert_false(cli_no_agent(code));
+	assert_int_equal(cli_ask(&nobody, "gaps", json_pack("{s:s}", "command", "gaps"), 1000, &final, &code), CLI_FAILED);
+	assert_true(cli_no_agent(code));
 }
 
 static void gaps_of_more_causes_than_are_counted(void **unused)
@@ -104,6 +121,7 @@ static void gaps_of_more_causes_than_are_counted(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_missing_configuration_is_not_a_missing_agent, setup, teardown),
 		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, setup, teardown),
 	};
 
