@@ -27,28 +27,32 @@ static const char *pin_path(const struct cli *cli, struct config *config)
 	return *config->intercept.pin_path ? config->intercept.pin_path : NULL;
 }
 
+static int answer(const struct cli *cli, const char *interception, const char *text)
+{
+	if (cli->json)
+		cli_show(cli, json_pack("{s:b, s:b, s:s}", "ok", 1, "agent", 0, "interception", interception));
+	else
+		puts(text);
+	return CLI_OK;
+}
+
 static int switch_without_agent(const struct cli *cli, const char *command, bool on, bool take_away)
 {
 	struct config config = {0};
 	struct error error = {""};
-	const char *root = pin_path(cli, &config);
+	const char *root = pin_path(cli, &config), *state = take_away ? "removed" : on ? "on" : "off";
+	char text[80];
 	int rc =
 	    take_away ? intercept_remove_pinned(root, &error) : intercept_switch_pinned(root, on, &error);
 
 	config_done(&config);
-	if (rc == -ENOENT && take_away) {
-		printf("nothing of cqlferry is pinned here\n");
-		return CLI_OK;
-	}
+	if (rc == -ENOENT && take_away)
+		return answer(cli, state, "nothing of cqlferry is pinned here");
 	if (rc < 0)
 		return cli_failed(command, "%s", error.text);
-	log_audit("interception %s without an agent, by uid %u",
-		  take_away ? "removed"
-		  : on	    ? "on"
-			    : "off",
-		  (unsigned)getuid());
-	printf("no agent is running; interception is %s\n", take_away ? "removed" : on ? "on again" : "off");
-	return CLI_OK;
+	log_audit("interception %s without an agent, by uid %u", state, (unsigned)getuid());
+	snprintf(text, sizeof(text), "no agent is running; interception is %s%s", state, on ? " again" : "");
+	return answer(cli, state, text);
 }
 
 /* As pin_path() for the socket: an agent that listens at the default one must hear of it. */

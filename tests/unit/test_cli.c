@@ -81,6 +81,25 @@ static void a_missing_configuration_is_not_a_missing_agent(void **unused)
 	assert_true(cli_no_agent(code));
 }
 
+/* With pins of its own, of which there are none: the machine's switch is not touched. */
+static void off_without_an_agent_answers_in_json(void **unused)
+{
+	char *config = strdup(in_place("c.yaml"));
+	char *argv[] = {(char *)"cqlferry", (char *)"off", (char *)"--force", (char *)"--remove", (char *)"--json", (char *)"--config", config, NULL};
+	FILE *file = fopen(config, "w");
+	json_t *answer, *expected = json_pack("{s:b, s:b, s:s}", "ok", 1, "agent", 0, "interception", "removed");
+
+	(void)unused;
+	fprintf(file, "admin: {socket: %s/admin.sock}\nintercept: {pinPath: %s/pins}\n", place, place);
+	fclose(file);
+	assert_int_equal(command(argv), CLI_OK);
+	answer = json_loads(text, 0, NULL);
+	assert_true(json_equal(answer, expected));
+	json_decref(answer);
+	json_decref(expected);
+	free(config);
+}
+
 static void gaps_of_more_causes_than_are_counted(void **unused)
 {
 	char *argv[] = {(char *)"cqlferry", (char *)"gaps", (char *)"--directory", place, (char *)"--json", NULL};
@@ -122,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_missing_configuration_is_not_a_missing_agent, setup, teardown),
+		cmocka_unit_test_setup_teardown(off_without_an_agent_answers_in_json, setup, teardown),
 		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, setup, teardown),
 	};
 
