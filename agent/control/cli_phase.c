@@ -21,7 +21,7 @@ static int show_phase(struct cli *cli)
 		json_decref(final);
 		return cli_failed("phase", "the agent's status names no phase");
 	}
-	shown = json_pack("{s:O}", "phase", phase);
+	shown = json_pack("{s:b, s:O}", "ok", 1, "phase", phase);
 	json_decref(final);
 	cli_show(cli, shown);
 	return CLI_OK;
@@ -56,6 +56,7 @@ int cli_phase(struct cli *cli, int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
+	cli->lines = true;
 	if (rest == 0) {
 		if (plan || force)
 			return cli_usage_error("phase", "--plan and --force need a phase to go to");
@@ -76,7 +77,6 @@ int cli_phase(struct cli *cli, int argc, char **argv)
 	if (plan && force)
 		return cli_usage_error("phase",
 				       "--plan changes nothing, so that --force has no meaning with it");
-	cli->lines = true;
 	request = json_pack("{s:s, s:s, s:b, s:b, s:I}", "command", "phase", "to", argv[1], "plan", plan,
 			    "force", force, "timeoutMillis", (json_int_t)seconds * 1000);
 	rc = cli_ask(cli, "phase", request, (int)(seconds * 1000 + SLACK_MILLIS), &final, NULL);

@@ -8,9 +8,12 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "control/cli_command.h"
@@ -100,6 +103,60 @@ static void off_without_an_agent_answers_in_json(void **unused)
 	free(config);
 }
 
+/* ---- an agent */
+
+struct agent {
+	pthread_t thread;
+	int listener;
+	const char *answer;
+};
+
+/* Takes one request, and gives its answer. */
+static void *agent_run_once(void *argument)
+{
+	struct agent *a = argument;
+	int fd = accept(a->listener, NULL, NULL);
+	char line[1000];
+	ssize_t n;
+
+	do {
+		n = recv(fd, line, sizeof(line), 0);
+	} while (n > 0 && line[n - 1] != '\n');
+	if (send(fd, a->answer, strlen(a->answer), MSG_NOSIGNAL) < 0)
+		perror("send");
+	close(fd);
+	return NULL;
+}
+
+static void agent_start(struct agent *a, const char *path, const char *answer)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	a->answer = answer;
+	a->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(a->listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(a->listener, 1), 0);
+	assert_int_equal(pthread_create(&a->thread, NULL, agent_run_once, a), 0);
+}
+
+static void phase_is_one_object_a_line(void **unused)
+{
+	char *path = strdup(in_place("admin.sock"));
+	char *argv[] = {(char *)"cqlferry", (char *)"phase", (char *)"--json", (char *)"--socket", path, NULL};
+	struct agent a;
+
+	(void)unused;
+	agent_start(&a, path, "{\"ok\": true, \"version\": \"1\", \"phase\": \"mirror\"}\n");
+	assert_int_equal(command(argv), CLI_OK);
+	assert_string_equal(text, "{\"ok\":true,\"phase\":\"mirror\"}\n");
+	pthread_join(a.thread, NULL);
+	close(a.listener);
+	free(path);
+}
+
+/* ---- files */
+
 static void gaps_of_more_causes_than_are_counted(void **unused)
 {
 	char *argv[] = {(char *)"cqlferry", (char *)"gaps", (char *)"--directory", place, (char *)"--json", NULL};
@@ -142,6 +199,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_missing_configuration_is_not_a_missing_agent, setup, teardown),
 		cmocka_unit_test_setup_teardown(off_without_an_agent_answers_in_json, setup, teardown),
+		cmocka_unit_test_setup_teardown(phase_is_one_object_a_line, setup, teardown),
 		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, setup, teardown),
 	};
 
