@@ -40,18 +40,24 @@ bool clusters_client_settings(const struct config *c, struct tls_settings *ret)
 
 /* ---- opening */
 
-/* All addresses of one host become nodes. 0, or −errno; `key` begins the reason. */
-static int resolve_host(struct cluster *to, const struct config_endpoint *e, const char *key, struct error *error)
+/* All addresses of one host become nodes, but for the room of one for each of the hosts `to_come`. 0, or −errno; `key` begins the reason. */
+static int resolve_host(struct cluster *to, const struct config_endpoint *e, size_t to_come, const char *key, struct error *error)
 {
+	int found, room = (int)RELAY_NODES_MAX - (int)to->node_count - (int)to_come;
 	unsigned char raw[16];
 	struct error why;
 	char text[300];
-	int found;
 
+	room = room > 0 ? room : 0;
 	snprintf(text, sizeof(text), strchr(e->host, ':') ? "[%s]:%u" : "%s:%u", e->host, e->port);
-	found = addr_resolve_all(text, e->port, &to->nodes[to->node_count], RELAY_NODES_MAX - to->node_count, &why);
+	found = addr_resolve_all(text, e->port, &to->nodes[to->node_count], (unsigned)room, &why);
 	if (found < 0)
 		return error_set(error, found, "%s: %s", key, why.text);
+	if (found > room) {
+		log_warn("agent", "%s: %s has %d addresses, of which %d are left out: a cluster may have %u in all", key, e->host, found,
+			 found - room, RELAY_NODES_MAX);
+		found = room;
+	}
 	for (; found > 0; found--, to->node_count++) {
 		addr_unmap(&to->nodes[to->node_count]);
 		if (inet_pton(AF_INET, e->host, raw) != 1 && inet_pton(AF_INET6, e->host, raw) != 1)
@@ -63,20 +69,21 @@ static int resolve_host(struct cluster *to, const struct config_endpoint *e, con
 static int resolve_nodes(const struct config *c, enum side side, struct cluster *to, struct error *error)
 {
 	const struct config_cluster *from = side == ORIGIN ? &c->origin : &c->target;
+	size_t controls = side == ORIGIN ? c->connection.control_hosts.count : 0, to_come = from->contact_points.count + controls;
 	struct config_endpoint e;
 	unsigned contacts;
 	char key[64];
 	int rc = 0;
 
 	snprintf(key, sizeof(key), "%s.contactPoints", side_name(side));
-	for (size_t i = 0; rc == 0 && i < from->contact_points.count && to->node_count < RELAY_NODES_MAX; i++) {
+	for (size_t i = 0; rc == 0 && i < from->contact_points.count; i++) {
 		e = config_endpoint(from, i);
-		rc = resolve_host(to, &e, key, error);
+		rc = resolve_host(to, &e, --to_come, key, error);
 	}
 	contacts = to->node_count;
-	for (size_t i = 0; rc == 0 && side == ORIGIN && i < c->connection.control_hosts.count && to->node_count < RELAY_NODES_MAX; i++) {
+	for (size_t i = 0; rc == 0 && i < controls; i++) {
 		e = config_control_host(c, i);
-		rc = resolve_host(to, &e, "connection.controlHosts", error);
+		rc = resolve_host(to, &e, --to_come, "connection.controlHosts", error);
 	}
 	to->control_count = to->node_count - contacts;
 	return rc;

@@ -11,6 +11,7 @@
 #include "control/scope_config.h"
 #include "net/mode.h"
 #include "net/tls_context.h"
+#include "relay/cluster.h"
 
 /* Control hosts are hosts of the origin. */
 static bool same_node(const struct config *c, struct config_endpoint *ret_node)
@@ -139,6 +140,25 @@ static int check_mirror(const struct config *c, struct error *error)
 	return 0;
 }
 
+/* A host has at least one address, and what a cluster has no room for is never dialled. */
+static int check_nodes(const struct config *c, struct error *error)
+{
+	const struct {
+		const char *key;
+		size_t count;
+	} lists[] = {
+		{"origin.contactPoints", c->origin.contact_points.count},
+		{"connection.controlHosts", c->connection.control_hosts.count},
+		{"origin.contactPoints and connection.controlHosts", c->origin.contact_points.count + c->connection.control_hosts.count},
+		{"target.contactPoints", c->target.contact_points.count},
+	};
+
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		if (lists[i].count > RELAY_NODES_MAX)
+			return error_set(error, -EINVAL, "%s: %zu hosts; allowed: at most %u", lists[i].key, lists[i].count, RELAY_NODES_MAX);
+	return 0;
+}
+
 int config_check(const struct config *c, struct error *error)
 {
 	struct config_endpoint node;
@@ -177,7 +197,9 @@ int config_check(const struct config *c, struct error *error)
 				 "be mirrored onto "
 				 "itself",
 				 node.host, node.port);
-	rc = check_credentials(&c->origin, "origin", error);
+	rc = check_nodes(c, error);
+	if (rc == 0)
+		rc = check_credentials(&c->origin, "origin", error);
 	if (rc == 0)
 		rc = check_credentials(&c->target, "target", error);
 	if (rc == 0)

@@ -84,9 +84,12 @@ int addr_resolve_all(const char *text, uint16_t default_port, struct addr *ret, 
 	int r = getaddrinfo(host, NULL, &hints, &list);
 	if (r != 0)
 		return error_set(error, -EHOSTUNREACH, "cannot look up \"%s\": %s", host, gai_strerror(r));
-	for (const struct addrinfo *one = list; one && (unsigned)count < max; one = one->ai_next) {
-		struct addr *to = &ret[count++];
+	for (const struct addrinfo *one = list; one; one = one->ai_next, count++) {
+		struct addr *to;
 
+		if ((unsigned)count >= max)
+			continue;
+		to = &ret[count];
 		memset(to, 0, sizeof(*to));
 		memcpy(&to->storage, one->ai_addr, one->ai_addrlen);
 		addr_set_port(to, port);

@@ -40,7 +40,8 @@ const char *addr_format(const struct addr *a, char *text);
  */
 int addr_resolve(const char *text, uint16_t default_port, struct addr *ret, struct error *error);
 
-/* All addresses that the name has, in the order in which to try them (RFC 6724). Their number, at most `max`; or as above. */
+/* All addresses that the name has, in the order in which to try them (RFC 6724). Their number, of which the first `max` are in `ret`; or
+ * as above. */
 int addr_resolve_all(const char *text, uint16_t default_port, struct addr *ret, unsigned max, struct error *error);
 
 bool addr_equal(const struct addr *a, const struct addr *b);

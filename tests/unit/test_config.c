@@ -702,6 +702,34 @@ static const struct {
      "listen.tls.clientAuth needs listen.tls.clientCaFile: who signs the clients' certificates?"},
 };
 
+static size_t add_hosts(char *text, size_t at, size_t room, const char *key, char letter, int count)
+{
+	at += (size_t)snprintf(text + at, room - at, "%s: [", key);
+	for (int i = 0; i < count; i++)
+		at += (size_t)snprintf(text + at, room - at, "%s%c%d", i ? "," : "", letter, i);
+	return at + (size_t)snprintf(text + at, room - at, "]}\n");
+}
+
+/* Lists of so many hosts; `expected` NULL: they are accepted. */
+static void check_hosts(int origin, int control, int target, const char *expected)
+{
+	char text[4096];
+	struct config c;
+	struct error e;
+	size_t at;
+
+	at = add_hosts(text, 0, sizeof(text), "origin: {contactPoints", 'o', origin);
+	at = add_hosts(text, at, sizeof(text), "connection: {controlHosts", 'c', control);
+	add_hosts(text, at, sizeof(text), "target: {contactPoints", 't', target);
+	if (parse(&c, text, no_env, &e) < 0)
+		fail_msg("%s", e.text);
+	if (config_check(&c, &e) != (expected ? -EINVAL : 0))
+		fail_msg("%d, %d, %d: %s", origin, control, target, expected ? "accepted" : e.text);
+	if (expected)
+		assert_string_equal(e.text, expected);
+	config_done(&c);
+}
+
 static void test_check(void **state)
 {
 	struct config c;
@@ -723,6 +751,12 @@ static void test_check(void **state)
 	    0);
 	assert_int_equal(config_check(&c, &e), 0);
 	config_done(&c);
+	check_hosts(64, 0, 64, NULL);
+	check_hosts(60, 4, 0, NULL);
+	check_hosts(65, 0, 0, "origin.contactPoints: 65 hosts; allowed: at most 64");
+	check_hosts(1, 65, 0, "connection.controlHosts: 65 hosts; allowed: at most 64");
+	check_hosts(60, 5, 0, "origin.contactPoints and connection.controlHosts: 65 hosts; allowed: at most 64");
+	check_hosts(1, 0, 66, "target.contactPoints: 66 hosts; allowed: at most 64");
 	/* A bundle stands for contact points and TLS. */
 	assert_int_equal(parse(&c,
 			       "origin: {contactPoints: [a]}\nphase: {initial: mirror}\n"
