@@ -58,7 +58,11 @@ int output_open(struct output *o, const char *path, int64_t max_rows, struct byt
 
 	*o = (struct output){.path = path, .fd = -1, .max_rows = path ? max_rows : -1, .header = header};
 	rc = begin_file(o, error);
-	return rc < 0 ? rc : write_all(o, bytes_span(&o->header), error);
+	if (rc == 0)
+		rc = write_all(o, bytes_span(&o->header), error);
+	if (rc < 0)
+		output_close(o, NULL); /* without its header it is nothing to go on with */
+	return rc;
 }
 
 int output_resume(struct output *o, const char *path, int64_t max_rows, unsigned files, uint64_t offset,
@@ -107,8 +111,11 @@ static size_t rows_size(struct span data, uint64_t *rows)
 
 int output_write(struct output *o, struct span data, uint64_t rows, struct error *error)
 {
+	const struct output before = *o;
 	int rc = 0;
 
+	if (o->broken)
+		return error_set(error, o->broken, "cannot write behind a write that failed");
 	while (rc == 0 && o->max_rows > 0 && o->file_rows + rows > (uint64_t)o->max_rows) {
 		uint64_t part = (uint64_t)o->max_rows - o->file_rows;
 		size_t size = rows_size(data, &part);
@@ -122,6 +129,12 @@ int output_write(struct output *o, struct span data, uint64_t rows, struct error
 	if (rc == 0)
 		rc = write_all(o, data, error);
 	o->file_rows += rows;
+	if (rc < 0) {
+		o->files = before.files;
+		o->offset = before.offset;
+		o->file_rows = before.file_rows;
+		o->broken = rc;
+	}
 	return rc;
 }
 

@@ -15,6 +15,7 @@ struct output {
 	int64_t max_rows;    /* of a file; −1: no limit */
 	uint64_t file_rows;  /* in the last one */
 	struct bytes header; /* the first line, written into the first file only, as cqlsh does */
+	int broken;	     /* −errno of a write that failed: the file may end within a row */
 };
 
 /* `header` is taken; may be empty. 0 or −errno with a reason. */
@@ -24,7 +25,8 @@ int output_open(struct output *o, const char *path, int64_t max_rows, struct byt
 int output_resume(struct output *o, const char *path, int64_t max_rows, unsigned files, uint64_t offset,
 		  uint64_t file_rows, struct error *error);
 
-/* Whole rows, each with CR LF at its end. */
+/* Whole rows, each with CR LF at its end. Where that fails `files`, `offset` and `file_rows` stay what they
+ * were: output_resume() cuts off what came in of them. Nothing is written behind it. */
 int output_write(struct output *o, struct span data, uint64_t rows, struct error *error);
 /* Closes; what could not be written shows here at the latest. Calling it twice is harmless. */
 int output_close(struct output *o, struct error *error);

@@ -147,8 +147,10 @@ static int scan_flush(struct scan *s, bool page_over)
 	pthread_mutex_lock(&e->lock);
 	if (s->out.size)
 		rc = output_write(&e->output, bytes_span(&s->out), s->out_rows, &error);
-	s->range->written += s->out_rows;
-	atomic_fetch_add(&e->plan->progress.rows, s->out_rows);
+	if (rc == 0) {
+		s->range->written += s->out_rows;
+		atomic_fetch_add(&e->plan->progress.rows, s->out_rows);
+	}
 	if (page_over && rc == 0) {
 		struct bytes old = s->range->paging;
 

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The files of COPY TO: what a write that failed leaves behind, and the progress file beside files that change. */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "copy/output.h"
+
+static char directory[64], path[96];
+
+static int setup(void **unused)
+{
+	(void)unused;
+	snprintf(directory, sizeof(directory), "/tmp/cqlferry-copy-XXXXXX");
+	if (!mkdtemp(directory))
+		return -1;
+	snprintf(path, sizeof(path), "%s/out.csv", directory);
+	return 0;
+}
+
+static int teardown(void **unused)
+{
+	char command[160];
+
+	(void)unused;
+	snprintf(command, sizeof(command), "rm -rf '%s'", directory);
+	return system(command);
+}
+
+static struct bytes bytes_of(const char *text)
+{
+	struct bytes b = {0};
+
+	bytes_text(&b, text);
+	return b;
+}
+
+static void limit_files(rlim_t size)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = size;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void holds(const char *file, const char *text)
+{
+	char found[64] = "";
+	FILE *f = fopen(file, "re");
+
+	assert_non_null(f);
+	found[fread(found, 1, sizeof(found) - 1, f)] = 0;
+	fclose(f);
+	assert_string_equal(found, text);
+}
+
+/* The disk takes a part of the rows. What the progress file is told is what was whole before. */
+static void test_rows_that_the_disk_did_not_take_are_there_after_a_resume(void **state)
+{
+	struct output o, again;
+	struct error error;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(output_open(&o, path, -1, bytes_of("a\r\n"), &error), 0);
+	assert_int_equal(output_write(&o, span_text("1\r\n"), 1, &error), 0);
+	limit_files(8);
+	assert_int_equal(output_write(&o, span_text("22\r\n33\r\n"), 2, &error), -EFBIG);
+	limit_files(RLIM_INFINITY);
+	assert_int_equal(o.files, 1);
+	assert_int_equal(o.offset, 6);
+	assert_int_equal(o.file_rows, 1);
+	/* Another thread's rows do not go behind half a row. */
+	assert_int_equal(output_write(&o, span_text("4\r\n"), 1, &error), -EFBIG);
+	assert_int_equal(o.offset, 6);
+	assert_int_equal(output_close(&o, &error), 0);
+
+	assert_int_equal(output_resume(&again, path, -1, o.files, o.offset, o.file_rows, &error), 0);
+	assert_int_equal(output_write(&again, span_text("22\r\n33\r\n"), 2, &error), 0);
+	assert_int_equal(output_close(&again, &error), 0);
+	holds(path, "a\r\n1\r\n22\r\n33\r\n");
+}
+
+/* MAXOUTPUTSIZE: the rows went into two files, the second of which fails. */
+static void test_a_write_over_two_files_is_taken_back_from_both(void **state)
+{
+	struct output o, again;
+	struct error error;
+	char second[128];
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	snprintf(second, sizeof(second), "%s.1", path);
+	assert_int_equal(output_open(&o, path, 2, (struct bytes){0}, &error), 0);
+	assert_int_equal(output_write(&o, span_text("1\r\n"), 1, &error), 0);
+	limit_files(7);
+	assert_int_equal(output_write(&o, span_text("2\r\n3\r\n444444\r\n"), 3, &error), -EFBIG);
+	limit_files(RLIM_INFINITY);
+	assert_int_equal(o.files, 1);
+	assert_int_equal(o.offset, 3);
+	assert_int_equal(o.file_rows, 1);
+	assert_int_equal(output_close(&o, &error), 0);
+
+	assert_int_equal(output_resume(&again, path, 2, o.files, o.offset, o.file_rows, &error), 0);
+	assert_int_equal(output_write(&again, span_text("2\r\n3\r\n444444\r\n"), 3, &error), 0);
+	assert_int_equal(output_close(&again, &error), 0);
+	holds(path, "1\r\n2\r\n");
+	holds(second, "3\r\n444444\r\n");
+}
+
+static void test_a_file_without_its_header_is_not_gone_on_with(void **state)
+{
+	struct output o;
+	struct error error;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	limit_files(2);
+	assert_int_equal(output_open(&o, path, -1, bytes_of("a,b\r\n"), &error), -EFBIG);
+	limit_files(RLIM_INFINITY);
+	assert_int_equal(o.fd, -1);
+	assert_int_equal(output_close(&o, &error), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(test_rows_that_the_disk_did_not_take_are_there_after_a_resume, setup,
+					    teardown),
+	    cmocka_unit_test_setup_teardown(test_a_write_over_two_files_is_taken_back_from_both, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_file_without_its_header_is_not_gone_on_with, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
