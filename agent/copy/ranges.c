@@ -181,12 +181,14 @@ void ranges_done(struct export *e)
 	e->ranges = NULL;
 }
 
-/* Under the lock, so that ranges and output belong together. */
-static json_t *snapshot(struct export *e)
+/* Under the lock, so that ranges and output belong together. *ret_fd: the output's file, a descriptor of the
+ * caller's own, since a thread that begins the next file closes this one; −1 = there is none. */
+static json_t *snapshot(struct export *e, int *ret_fd)
 {
 	json_t *root = identity(e->plan), *ranges = json_array();
 
 	pthread_mutex_lock(&e->lock);
+	*ret_fd = fcntl(e->output.fd, F_DUPFD_CLOEXEC, 0);
 	for (unsigned i = 0; i < e->range_count; i++) {
 		const struct range_state *r = &e->ranges[i];
 		char *paging;
@@ -212,18 +214,21 @@ static json_t *snapshot(struct export *e)
 int ranges_save(struct export *e, const char *path, struct error *error)
 {
 	char beside[PATH_MAX];
-	json_t *root = snapshot(e);
-	int fd, rc = 0;
+	int fd, output, rc = 0;
+	json_t *root = snapshot(e, &output);
 
 	snprintf(beside, sizeof(beside), "%s.new", path);
 	fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	/* What the file says about the output has to be true after a power failure as well. (A pipe cannot be
 	 * synced.) */
 	if (fd < 0 || json_dumpfd(root, fd, JSON_COMPACT) < 0 ||
-	    (fdatasync(e->output.fd) < 0 && errno != EINVAL) || fdatasync(fd) < 0 || rename(beside, path) < 0)
+	    (output >= 0 && fdatasync(output) < 0 && errno != EINVAL) || fdatasync(fd) < 0 ||
+	    rename(beside, path) < 0)
 		rc = error_set(error, errno ? -errno : -EIO, "cannot write %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
+	if (output >= 0)
+		close(output);
 	json_decref(root);
 	return rc;
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The files of COPY TO: what a write that failed leaves behind, and the progress file beside files that change. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +14,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "copy/output.h"
+#include "copy/export_priv.h"
 
 static char directory[64], path[96];
 
@@ -130,6 +133,56 @@ static void test_a_file_without_its_header_is_not_gone_on_with(void **state)
 	assert_int_equal(output_close(&o, &error), 0);
 }
 
+struct rotation {
+	struct export *export;
+	_Atomic bool over;
+	int rc;
+};
+
+/* Each row is a file of its own; the same few, so that the directory stays small. */
+static void *rotate(void *context)
+{
+	struct rotation *r = context;
+	struct output *o = &r->export->output;
+	struct error error;
+
+	while (r->rc == 0 && !atomic_load(&r->over)) {
+		pthread_mutex_lock(&r->export->lock);
+		o->files %= 8;
+		r->rc = output_write(o, span_text("1\r\n"), 1, &error);
+		pthread_mutex_unlock(&r->export->lock);
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void test_the_progress_is_saved_while_another_file_is_begun(void **state)
+{
+	struct copy_options options;
+	struct plan plan = {.options = &options, .keyspace = "ks", .table = "t"};
+	struct export e = {.plan = &plan};
+	struct rotation rotation = {.export = &e};
+	char progress[128];
+	struct error error = {""};
+	pthread_t thread;
+
+	(void)state;
+	snprintf(progress, sizeof(progress), "%s/progress", directory);
+	options_init(&options);
+	pthread_mutex_init(&e.lock, NULL);
+	assert_int_equal(output_open(&e.output, path, 1, (struct bytes){0}, &error), 0);
+	assert_int_equal(pthread_create(&thread, NULL, rotate, &rotation), 0);
+	for (unsigned i = 0; i < 500 && !*error.text; i++)
+		ranges_save(&e, progress, &error);
+	atomic_store(&rotation.over, true);
+	pthread_join(thread, NULL);
+	assert_string_equal(error.text, "");
+	assert_int_equal(rotation.rc, 0);
+	assert_int_equal(output_close(&e.output, &error), 0);
+	pthread_mutex_destroy(&e.lock);
+	options_done(&options);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -137,6 +190,7 @@ int main(void)
 					    teardown),
 	    cmocka_unit_test_setup_teardown(test_a_write_over_two_files_is_taken_back_from_both, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_file_without_its_header_is_not_gone_on_with, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_the_progress_is_saved_while_another_file_is_begun, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
