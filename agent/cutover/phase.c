@@ -393,8 +393,8 @@ static void checked(void *context)
 	struct phases *p = context;
 	struct move *m = &p->move;
 	unsigned obstacles = 0, blockers = 0, count = review_count(m->review);
-	const struct review_finding *first = NULL;
-	char text[1200], hint[sizeof(first->remedy) + 64];
+	const struct review_finding *reason = count ? review_reason(review_finding(m->review, 0), count) : NULL;
+	char text[1200], hint[sizeof(reason->remedy) + 64];
 
 	for (unsigned i = 0; i < count; i++) {
 		const struct review_finding *f = review_finding(m->review, i);
@@ -405,8 +405,6 @@ static void checked(void *context)
 		     f->what, f->remedy[0] ? ". " : "", f->remedy);
 		obstacles += f->grade == CHECK_OBSTACLE;
 		blockers += f->grade == CHECK_BLOCKER;
-		if (!first && f->grade >= CHECK_OBSTACLE)
-			first = f;
 	}
 	if (m->plan) {
 		tell(p, "plan: %s -> %s, %u obstacles, %u blockers", phase_name(m->from), phase_name(m->to), obstacles, blockers);
@@ -414,10 +412,10 @@ static void checked(void *context)
 		return;
 	}
 	if (blockers || (obstacles && !m->force)) {
-		snprintf(text, sizeof(text), "%s stays: %s", phase_name(m->from), first->what);
-		snprintf(hint, sizeof(hint), "%s%s", first->remedy,
-			 blockers ? "" : first->remedy[0] ? "; or --force, which puts it on record" : "--force puts it on record");
-		log_audit("phase %s -> %s refused: %s", phase_name(m->from), phase_name(m->to), first->what);
+		snprintf(text, sizeof(text), "%s stays: %s", phase_name(m->from), reason->what);
+		snprintf(hint, sizeof(hint), "%s%s", reason->remedy,
+			 blockers ? "" : reason->remedy[0] ? "; or --force, which puts it on record" : "--force puts it on record");
+		log_audit("phase %s -> %s refused: %s", phase_name(m->from), phase_name(m->to), reason->what);
 		over(p, text, hint);
 		return;
 	}

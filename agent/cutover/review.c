@@ -163,3 +163,13 @@ const struct review_finding *review_finding(const struct review *r, unsigned i)
 {
 	return &r->finding[i];
 }
+
+const struct review_finding *review_reason(const struct review_finding *findings, unsigned count)
+{
+	const struct review_finding *reason = NULL;
+
+	for (unsigned i = 0; i < count; i++)
+		if (findings[i].grade >= CHECK_OBSTACLE && (!reason || findings[i].grade > reason->grade))
+			reason = &findings[i];
+	return reason;
+}

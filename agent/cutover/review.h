@@ -29,6 +29,9 @@ unsigned review_count(const struct review *r);
 /* Borrowed from `r`. */
 const struct review_finding *review_finding(const struct review *r, unsigned i);
 
+/* Of `count` findings the one that refuses a move: the first blocker, without one the first obstacle; NULL: nothing does. */
+const struct review_finding *review_reason(const struct review_finding *findings, unsigned count);
+
 /* After `done`. NULL is allowed. */
 void review_free(struct review *r);
 /* Before `done`, which is not called any more. */

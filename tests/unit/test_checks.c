@@ -12,6 +12,7 @@
 #include "cutover/checks.h"
 #include "cutover/fit.h"
 #include "cutover/ledger.h"
+#include "cutover/review.h"
 #include "mirror/skew.h"
 
 static char directory[64];
@@ -207,6 +208,33 @@ static void test_clocks(void **unused)
 	}
 }
 
+/* Grades in their order, and which of them is named when the move is refused; −1 = none. */
+static void test_a_blocker_is_named_before_what_force_overrides(void **unused)
+{
+	static const struct {
+		enum check_grade grades[4];
+		unsigned count;
+		int reason;
+	} rows[] = {
+		{{CHECK_FINE}, 0, -1},
+		{{CHECK_FINE, CHECK_NOTE}, 2, -1},
+		{{CHECK_NOTE, CHECK_OBSTACLE, CHECK_OBSTACLE}, 3, 1},
+		{{CHECK_OBSTACLE, CHECK_NOTE, CHECK_BLOCKER, CHECK_BLOCKER}, 4, 2},
+		{{CHECK_BLOCKER, CHECK_OBSTACLE}, 2, 0},
+	};
+	struct review_finding findings[4] = {0};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct review_finding *reason;
+
+		for (unsigned k = 0; k < rows[i].count; k++)
+			findings[k].grade = rows[i].grades[k];
+		reason = review_reason(findings, rows[i].count);
+		assert_int_equal(reason ? reason - findings : -1, rows[i].reason);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +243,7 @@ int main(void)
 		cmocka_unit_test(test_without_a_ledger_the_counters_count),
 		cmocka_unit_test(test_sessions_that_do_not_fit),
 		cmocka_unit_test(test_clocks),
+		cmocka_unit_test(test_a_blocker_is_named_before_what_force_overrides),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
