@@ -331,11 +331,16 @@ bool moment_parse_timestamp(const char *format, struct span text, int64_t *ret)
 
 /* ------------------------------------------------------------- dates and times */
 
+bool moment_has_date(int64_t days)
+{
+	return days >= days_of(1, 1, 1) && days <= days_of(9999, 12, 31);
+}
+
 void moment_format_date(int64_t days, struct bytes *out)
 {
 	struct civil c;
 
-	if (days < days_of(1, 1, 1) || days > days_of(9999, 12, 31)) {
+	if (!moment_has_date(days)) {
 		number_format_int(days, "", out);
 		return;
 	}

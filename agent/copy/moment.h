@@ -22,6 +22,8 @@ bool moment_parse_timestamp(const char *format, struct span text, int64_t *ret);
 
 /* Days since 1970; YYYY-MM-DD, outside the years 1 to 9999 the number itself. */
 void moment_format_date(int64_t days, struct bytes *out);
+/* Whether it is within these years. */
+bool moment_has_date(int64_t days);
 bool moment_parse_date(struct span text, int64_t *ret);
 
 /* Nanoseconds since midnight; HH:MM:SS.nnnnnnnnn, when read with up to nine digits. */

@@ -381,6 +381,17 @@ static bool format_quoted(struct formatter *f, const struct type *t, struct span
 	return true;
 }
 
+/* The days of 1970 are 2^31 in a number that stands for a date in CQL, and 0 in a file. */
+static void put_date(struct formatter *f, uint32_t raw)
+{
+	int64_t days = (int64_t)raw - ((int64_t)1 << 31);
+
+	if (f->literal && !moment_has_date(days))
+		number_format_int(raw, "", f->out);
+	else
+		moment_format_date(days, f->out);
+}
+
 /* A date or a time; cqlsh writes them without quotes in collections, too, where CQL wants them. */
 static bool format_day(struct formatter *f, const struct type *t, struct span v)
 {
@@ -389,7 +400,7 @@ static bool format_day(struct formatter *f, const struct type *t, struct span v)
 	if (f->literal)
 		bytes_u8(f->out, '\'');
 	if (t->kind == TYPE_DATE)
-		moment_format_date((int64_t)load_be32(v.data) - ((int64_t)1 << 31), f->out);
+		put_date(f, load_be32(v.data));
 	else
 		moment_format_time((int64_t)load_be64(v.data), f->out);
 	if (f->literal)

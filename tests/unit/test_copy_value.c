@@ -334,6 +334,8 @@ static void test_literals(void **state)
 	    {"DoubleType", "3fb999999999999a", "0.10000000000000001"},
 	    {"TimeType", "0000000000000000", "'00:00:00.000000000'"},
 	    {"SimpleDateType", "80000000", "'1970-01-01'"},
+	    {"SimpleDateType", "802cc0a1", "'2150416545'"}, /* 10000-01-01 */
+	    {"SimpleDateType", "00000000", "'0'"},
 	    {"UserType(ks,61646472,5a:" PACKAGE "UTF8Type)", "ffffffff", "{\"Z\": NULL}"},
 	    {"BooleanType", "01", "true"},
 	};
