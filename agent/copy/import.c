@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "copy/import_priv.h"
+#include "copy/pace.h"
 
 #define SAVE_NS 1000000000ull
 
@@ -239,7 +240,8 @@ static int resume(struct import *im, const char *path, struct error *error)
 struct reading {
 	struct import *im;
 	const struct import_request *request;
-	uint64_t begin_ns, saved_ns, sent, skipped;
+	struct pace pace;
+	uint64_t saved_ns, skipped;
 };
 
 static void report(struct reading *r)
@@ -260,15 +262,13 @@ static void report(struct reading *r)
 static void wait_turn(struct reading *r, const struct chunk *c)
 {
 	struct import *im = r->im;
-	int64_t rate = im->plan->options->ingestrate;
 	bool wait = true;
 
 	while (wait && !atomic_load(&im->plan->stop)) {
 		pthread_mutex_lock(&im->lock);
 		wait = im->charged && im->charged + c->charged > CHUNKS_BYTES;
 		pthread_mutex_unlock(&im->lock);
-		if (!wait && rate > 0)
-			wait = (double)r->sent > (double)(clock_now_ns() - r->begin_ns) / 1e9 * (double)rate;
+		wait = wait || !pace_due(&r->pace, clock_now_ns());
 		if (wait)
 			plan_wait(im->plan, 20);
 		report(r);
@@ -283,7 +283,7 @@ static void hand_over(struct reading *r, struct chunk *c)
 	c->charged = 2 * c->data.room + c->room * (sizeof(*c->rows) + sizeof(*c->order));
 	c->after = im->input.mark;
 	wait_turn(r, c);
-	r->sent += c->count;
+	pace_count(&r->pace, c->count, clock_now_ns());
 	pthread_mutex_lock(&im->lock);
 	im->charged += c->charged;
 	*im->queue_end = c;
@@ -314,6 +314,7 @@ static int read_rows(struct reading *r, struct error *error)
 {
 	struct import *im = r->im;
 	const struct copy_options *o = im->plan->options;
+	unsigned most = pace_rows(&r->pace, (unsigned)o->chunksize);
 	struct chunk *c = NULL;
 	struct input_row row;
 	int rc = 1;
@@ -343,7 +344,7 @@ static int read_rows(struct reading *r, struct error *error)
 			rc = error_set(error, -ENOMEM, "out of memory");
 			break;
 		}
-		if (c->count == (unsigned)o->chunksize || c->data.size >= CHUNK_BYTES) {
+		if (c->count == most || c->data.size >= CHUNK_BYTES) {
 			atomic_store(&im->plan->progress.done, bytes_before(im));
 			hand_over(r, c);
 			c = NULL;
@@ -452,14 +453,14 @@ int import_run(struct plan *p, const struct import_request *request, struct impo
 	       struct error *error)
 {
 	struct import im = {.plan = p};
-	struct reading reading = {
-	    .im = &im, .request = request, .begin_ns = clock_now_ns(), .saved_ns = clock_now_ns()};
+	struct reading reading = {.im = &im, .request = request, .saved_ns = clock_now_ns()};
 	struct error second;
 	int rc;
 
 	*ret = (struct import_result){0};
 	im.queue_end = &im.queue;
 	pthread_mutex_init(&im.lock, NULL);
+	pace_init(&reading.pace, p->options->ingestrate, clock_now_ns());
 	rc = input_open(&im.input, request->files, &p->options->dialect, p->options->header,
 			request->file_column_count, error);
 	if (rc < 0) {

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "copy/command.h"
+#include "copy/pace.h"
 #include "copy/progress.h"
 #include "copy/rc.h"
 #include "net/ring.h"
@@ -261,13 +262,63 @@ static void test_spans(void **state)
 			    "2 days, 1 hour, 2 minutes and 0.000 seconds");
 }
 
+#define MS 1000000ull
+
+/* Rows that go within `seconds`, asked for in portions of `most` every 20 ms, from `now` on. */
+static uint64_t rows_within(struct pace *p, unsigned most, unsigned seconds, uint64_t *now)
+{
+	uint64_t rows = 0, end = *now + seconds * 1000 * MS;
+
+	for (; *now < end; *now += 20 * MS)
+		while (pace_due(p, *now)) {
+			unsigned n = pace_rows(p, most);
+
+			pace_count(p, n, *now);
+			rows += n;
+		}
+	return rows;
+}
+
+static void test_no_second_has_more_rows_than_ingestrate(void **state)
+{
+	static const int64_t rates[] = {1, 7, 100, 2500, 100000, 10000000};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rates) / sizeof(*rates); i++) {
+		uint64_t now = 5000 * MS, rate = (uint64_t)rates[i], n;
+		struct pace p;
+
+		pace_init(&p, rates[i], now);
+		/* At the beginning too: not a chunk of 5000 at once. A portion may be under way. */
+		assert_in_range(rows_within(&p, 5000, 1, &now), rate - rate / 10, rate + rate / 10 + 1);
+		n = rows_within(&p, 5000, 20, &now);
+		assert_in_range(n, 20 * rate - rate / 10, 20 * rate + rate / 10 + 1);
+		/* Nothing could go for a minute. */
+		now += 60000 * MS;
+		assert_in_range(rows_within(&p, 5000, 1, &now), rate, 2 * rate + rate / 10 + 1);
+		assert_in_range(rows_within(&p, 5000, 10, &now), 10 * rate - rate / 10, 10 * rate + rate / 10 + 1);
+	}
+}
+
+static void test_without_ingestrate_chunks_are_whole(void **state)
+{
+	struct pace p;
+
+	(void)state;
+	pace_init(&p, 0, 1);
+	pace_count(&p, 5000, 1);
+	assert_true(pace_due(&p, 1));
+	assert_int_equal(pace_rows(&p, 5000), 5000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_statements), cmocka_unit_test(test_options),
 	    cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rc),
 	    cmocka_unit_test(test_replicas),   cmocka_unit_test(test_ranges),
-	    cmocka_unit_test(test_spans),
+	    cmocka_unit_test(test_spans),      cmocka_unit_test(test_no_second_has_more_rows_than_ingestrate),
+	    cmocka_unit_test(test_without_ingestrate_chunks_are_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
