@@ -213,9 +213,8 @@ static void on_failed(struct channel_request *r, int error)
 	const char *reason = error == -ETIMEDOUT    ? "no answer in time (REQUESTTIMEOUT)"
 			     : error == -ECONNRESET ? "the connection was lost"
 						    : strerror(-error);
-	bool certain = error == -ECONNREFUSED || error == -EHOSTUNREACH || error == -ENETUNREACH;
 
-	batch_failed((struct batch *)r, false, certain, reason, (int)strlen(reason));
+	batch_failed((struct batch *)r, false, !r->sent, reason, (int)strlen(reason));
 }
 
 static ssize_t on_answer(struct channel_request *r, const struct frame_header *head, struct span body,

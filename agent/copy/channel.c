@@ -148,6 +148,8 @@ int channel_send(struct channel *l, struct channel_request *r, uint8_t *envelope
 	rc = send_bytes(l, envelope, (ssize_t)size);
 	if (rc < 0)
 		spare_give(l, r->stream); /* the loop will report the broken connection */
+	else
+		r->sent = true;
 	return rc;
 }
 

@@ -40,6 +40,7 @@ struct channel_request {
 	void (*failed)(struct channel_request *r, int error);
 	uint64_t deadline_ns; /* of the whole answer; set by whoever sends */
 	int16_t stream;
+	bool sent; /* by channel_send(): what has become of it is not known when it fails */
 };
 
 struct channel_settings {

@@ -67,8 +67,9 @@ static void fail(struct lane_request *r, int error)
 	r->request.failed(&r->request, error);
 }
 
-/* A lane could not be opened, or lost its connection: what waits there finds another way. */
-static void give_back(struct lane *lane, int error)
+/* A lane could not be opened, or lost its connection: what waits there, and has not been sent, finds another
+ * way. Through the control host that is a new connection, unless there was none. */
+static void give_back(struct lane *lane, bool was_up, int error)
 {
 	struct lane_request *r = lane->head, *next;
 
@@ -76,7 +77,7 @@ static void give_back(struct lane *lane, int error)
 	lane->waiting = 0;
 	for (; r; r = next) {
 		next = r->next;
-		if (lane->lanes->closing || lane->node < 0)
+		if (lane->lanes->closing || (lane->node < 0 && !was_up))
 			fail(r, error);
 		else
 			lanes_submit(lane->lanes, r);
@@ -107,7 +108,7 @@ static void on_changed(void *owner, struct channel *c, int error, const char *re
 		else if (lane->node >= 0)
 			routes_failed(l->routes, (unsigned)lane->node, error);
 	}
-	give_back(lane, error);
+	give_back(lane, was_up, error);
 }
 
 static void on_room(void *owner, struct channel *c)
@@ -214,6 +215,7 @@ void lanes_submit(struct lanes *l, struct lane_request *r)
 	int cause = -EHOSTUNREACH;
 	struct lane *lane;
 
+	r->request.sent = false;
 	if (l->closing) {
 		fail(r, -ECANCELED);
 		return;
@@ -277,7 +279,7 @@ void lanes_free(struct lanes *l)
 		channel_close(lane->channel);
 		lane->channel = NULL;
 		lane->up = false;
-		give_back(lane, -ECANCELED);
+		give_back(lane, false, -ECANCELED);
 	}
 	l->magic = 0;
 	free(l);
