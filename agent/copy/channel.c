@@ -515,8 +515,9 @@ void channel_tick(struct channel *l, uint64_t now_ns)
 		}
 		orphans += l->slots[i].busy && !l->slots[i].request;
 	}
-	/* A connection that answers nothing for so long is not worth keeping. */
-	if (orphans > 16 && orphans == channel_inflight(l))
+	/* Nothing that is still waited for would find out whether it answers at all, and given up ones take the
+	 * places of others: with few requests at once (MAXREQUESTS) all of them, and nothing would be asked again. */
+	if (orphans && orphans == channel_inflight(l))
 		go(l, give_up(l, -ETIMEDOUT, "no answers", (struct span){0}), true);
 }
 

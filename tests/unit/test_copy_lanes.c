@@ -17,6 +17,18 @@ static bool closes(struct fake *f, const struct frame_header *h, struct span bod
 	return true;
 }
 
+/* A part of the first query's answer comes, and then nothing by that connection. */
+static bool stops(struct fake *f, const struct frame_header *h, struct span body, struct wire_out *o)
+{
+	struct frame_header head = {.version = 4, .response = true, .stream = h->stream, .opcode = OP_RESULT, .length = 100};
+
+	if (h->opcode != OP_QUERY || atomic_fetch_add(&f->step, 1) > 0)
+		return h->opcode == OP_QUERY ? closes(f, h, body, o) : fake_ready(f, h, body, o);
+	frame_header_write(out_take(o, FRAME_HEADER_SIZE), &head);
+	out_raw(o, span_of("\0\0\0\1", 4));
+	return true;
+}
+
 static void fatal(void *owner, const char *reason)
 {
 	(void)owner;
@@ -25,7 +37,7 @@ static void fatal(void *owner, const char *reason)
 
 struct asked {
 	struct lane_request lane; /* first */
-	unsigned answers;
+	unsigned answers, pieces;
 	bool failed;
 	int error;
 };
@@ -36,6 +48,7 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 
 	(void)head;
 	a->answers += whole;
+	a->pieces += !whole && body.size;
 	return (ssize_t)body.size;
 }
 
@@ -164,11 +177,38 @@ static void test_what_cannot_be_sent_is_known_not_to_be(void **state)
 	play_end(&p);
 }
 
+static bool first_has_begun(const struct play *p)
+{
+	return p->asked[0].pieces > 0;
+}
+
+/* MAXREQUESTS=1: what was given up takes the only place, and its node says nothing more. */
+static void test_an_answer_that_stops_half_way_does_not_stop_the_others(void **state)
+{
+	struct fake f;
+	struct play p;
+
+	(void)state;
+	fake_start(&f, "127.0.0.1", stops);
+	play_begin(&p, &f.addr);
+	for (unsigned i = 0; i < 3; i++)
+		lanes_submit(p.lanes, &p.asked[i].lane);
+	run_until(&p, first_has_begun);
+	lanes_tick(p.lanes, clock_now_ns() + 2 * HOUR_NS);
+	assert_int_equal(p.asked[0].error, -ETIMEDOUT);
+	run_until(&p, all_over);
+	for (unsigned i = 1; i < 3; i++)
+		assert_int_equal(p.asked[i].answers, 1);
+	play_end(&p);
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_what_was_not_sent_goes_by_a_new_connection),
 	    cmocka_unit_test(test_what_cannot_be_sent_is_known_not_to_be),
+	    cmocka_unit_test(test_an_answer_that_stops_half_way_does_not_stop_the_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
