@@ -64,8 +64,9 @@ static struct bytes header_of(const struct plan *p)
 	return b;
 }
 
-/* Whether neither digits nor what else numbers, dates and UUIDs are made of needs a quote. */
-static bool numbers_are_plain(const struct copy_options *o)
+/* Whether neither digits nor what else numbers, dates and UUIDs are made of needs a quote; nor what stands for
+ * null among them. */
+bool export_numbers_are_plain(const struct copy_options *o)
 {
 	const uint8_t mine[] = {o->dialect.delimiter, o->dialect.quote, o->dialect.escape};
 	const char *separators[] = {o->decimalsep, o->thousandssep};
@@ -77,6 +78,9 @@ static bool numbers_are_plain(const struct copy_options *o)
 		for (const char *c = separators[i]; *c; c++)
 			if (o->dialect.special[(uint8_t)*c])
 				return false;
+	for (size_t i = 0; i < o->null_written.size; i++)
+		if (o->dialect.special[o->null_written.data[i]])
+			return false;
 	return true;
 }
 
@@ -129,7 +133,7 @@ static int run_workers(struct export *e, const struct export_request *request, s
 int export_run(struct plan *p, const struct export_request *request, struct export_result *ret,
 	       struct error *error)
 {
-	struct export e = {.plan = p, .output = {.fd = -1}, .plain_numbers = numbers_are_plain(p->options)};
+	struct export e = {.plan = p, .output = {.fd = -1}, .plain_numbers = export_numbers_are_plain(p->options)};
 	int rc;
 
 	pthread_mutex_init(&e.lock, NULL);

@@ -24,6 +24,8 @@ struct export
 	bool plain_numbers;	 /* no character of the dialect can stand in a number */
 };
 
+bool export_numbers_are_plain(const struct copy_options *o);
+
 /* Ranges: of the ring, or of the progress file, which also says where the output stands. −errno with a
  * reason. */
 int ranges_make(struct export *e, const struct export_request *request, struct error *error);

@@ -183,6 +183,31 @@ static void test_the_progress_is_saved_while_another_file_is_begun(void **state)
 	options_done(&options);
 }
 
+/* Options, and whether numbers, and null in their columns, go into the file without a look at their characters. */
+static void test_a_null_that_holds_the_delimiter_is_quoted_in_columns_of_numbers(void **state)
+{
+	static const struct {
+		const char *delimiter, *null;
+		bool plain;
+	} rows[] = {
+	    {",", "", true}, {",", "null", true}, {"|", "N/A", true},
+	    {"/", "", true}, {"/", "N/A", false}, {",", "\\N", false}, {",", "a\"b", false}, {"-", "", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+		struct copy_options options;
+		struct error error;
+
+		options_init(&options);
+		assert_int_equal(options_set(&options, "DELIMITER", rows[i].delimiter, &error), 0);
+		assert_int_equal(options_set(&options, "NULL", rows[i].null, &error), 0);
+		assert_int_equal(options_finish(&options, &error), 0);
+		assert_int_equal(export_numbers_are_plain(&options), rows[i].plain);
+		options_done(&options);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -190,6 +215,7 @@ int main(void)
 					    teardown),
 	    cmocka_unit_test_setup_teardown(test_a_write_over_two_files_is_taken_back_from_both, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_file_without_its_header_is_not_gone_on_with, setup, teardown),
+	    cmocka_unit_test(test_a_null_that_holds_the_delimiter_is_quoted_in_columns_of_numbers),
 	    cmocka_unit_test_setup_teardown(test_the_progress_is_saved_while_another_file_is_begun, setup, teardown),
 	};
 
