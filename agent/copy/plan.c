@@ -87,6 +87,7 @@ void plan_put_name(struct bytes *to, const char *name)
 
 struct preparing {
 	struct plan *plan;
+	struct channel *channel; /* until it is over */
 	bool counters_first; /* binds stand in another order than columns: UPDATE */
 	int rc;
 	struct error *error;
@@ -142,6 +143,8 @@ static void on_tick(uv_timer_t *timer)
 
 	if (w->over)
 		uv_close((uv_handle_t *)timer, NULL);
+	else
+		channel_tick(w->channel, clock_now_ns());
 }
 
 int plan_prepare(struct plan *p, struct error *error)
@@ -164,7 +167,8 @@ int plan_prepare(struct plan *p, struct error *error)
 	timer.data = &w;
 	uv_timer_start(&timer, on_tick, 5, TICK_MS / 40);
 	copy_cluster_control(&p->cluster, 0, &to);
-	if (!channel_new(&loop, &to, &settings, &ops, &w)) {
+	w.channel = channel_new(&loop, &to, &settings, &ops, &w);
+	if (!w.channel) {
 		w.rc = error_set(error, -ENOMEM, "out of memory");
 		w.over = true;
 	}

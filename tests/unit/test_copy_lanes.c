@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* COPY's connections through the control host: what becomes of requests when one is lost, refused or goes silent. */
+/* COPY's connections through the control host: what becomes of requests when one is lost, refused or goes silent, and
+ * of the first one of all, which prepares. */
 #include "copy/lanes.h"
+#include "copy/plan.h"
 #include "unit/fakenode.h"
 
 #define TIMEOUT_MS 10000
@@ -203,11 +205,33 @@ static void test_an_answer_that_stops_half_way_does_not_stop_the_others(void **s
 	fake_stop(&f);
 }
 
+/* The statement is never prepared: by a balancer this connection came to another node than those before it. */
+static bool listens(struct fake *f, const struct frame_header *h, struct span body, struct wire_out *o)
+{
+	return h->opcode == OP_STARTUP ? fake_ready(f, h, body, o) : true;
+}
+
+static void test_a_host_that_does_not_prepare_ends_the_command(void **state)
+{
+	struct plan plan = {.settings = {.prepare = "SELECT 1", .connect_ms = 300}};
+	struct error error = {""};
+	struct fake f;
+
+	(void)state;
+	fake_start(&f, "127.0.0.1", listens);
+	plan.cluster.contact.nodes[0] = f.addr;
+	plan.cluster.contact.node_count = 1;
+	assert_int_equal(plan_prepare(&plan, &error), -ETIMEDOUT);
+	assert_non_null(strstr(error.text, "no answer to the login"));
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_what_was_not_sent_goes_by_a_new_connection),
 	    cmocka_unit_test(test_what_cannot_be_sent_is_known_not_to_be),
+	    cmocka_unit_test(test_a_host_that_does_not_prepare_ends_the_command),
 	    cmocka_unit_test(test_an_answer_that_stops_half_way_does_not_stop_the_others),
 	};
 
