@@ -339,9 +339,13 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 	int64_t skip = 0;
 	ssize_t n;
 
-	if (!whole && (head->opcode != OP_RESULT || head->flags))
-		return 0; /* small, or with warnings in front: as a whole */
-	skip = response_prefix(head->flags, body);
+	if (!whole && head->opcode != OP_RESULT)
+		return 0; /* small: as a whole */
+	/* Warnings (of tombstones, say) stand in front of the first row; what follows streams like any page. */
+	if (!s->in_rows)
+		skip = response_prefix(head->flags, body);
+	if (skip < 0 && !whole)
+		return 0;
 	if (skip < 0) {
 		scan_retry(s, false, "malformed answer", 16);
 		return -EPROTO;
@@ -356,7 +360,7 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 	n = head->opcode == OP_RESULT ? take_rows(s, body, whole) : -EPROTO;
 	if (n < 0 && whole)
 		scan_retry(s, false, "malformed answer", 16);
-	return n;
+	return n > 0 ? n + skip : n;
 }
 
 /* ------------------------------------------------------------- a worker's scans */
