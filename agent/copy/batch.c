@@ -237,7 +237,8 @@ static ssize_t on_answer(struct channel_request *r, const struct frame_header *h
 		batch_failed(b, false, false, "malformed answer", 16);
 		return -EPROTO;
 	}
-	enum write_outcome outcome = error_write_outcome(e.code, false); /* it is for one partition */
+	/* Rows of a batch lie with one replica, not in one partition: some may be written. */
+	enum write_outcome outcome = error_write_outcome(e.code, b->count > 1);
 	bool again = outcome != WRITE_REFUSED || e.code == CQL_UNAVAILABLE || e.code == CQL_BOOTSTRAPPING;
 
 	batch_failed(b, !again, outcome != WRITE_UNKNOWN || e.code == CQL_OVERLOADED,
