@@ -61,6 +61,20 @@ static void check_without(struct span body)
 	free(to);
 }
 
+/* Whoever asks for the same events once more asks for nothing new. */
+static void check_events(struct span body)
+{
+	size_t capacity = body.size + 2;
+	uint8_t *once = malloc(capacity), *twice = malloc(capacity);
+	size_t n = register_join(span_of(NULL, 0), body, once, capacity);
+
+	HOLDS(n >= 2 && n <= capacity);
+	HOLDS(register_join(span_of(once, n), body, twice, capacity) == n && memcmp(once, twice, n) == 0);
+	HOLDS(register_names(span_of(once, n), span_text("SCHEMA_CHANGE")) == (n > 2 && register_names(body, span_text("SCHEMA_CHANGE"))));
+	free(once);
+	free(twice);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct frame_header h;
@@ -72,6 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct span body = span_of(data + FRAME_HEADER_SIZE, size - FRAME_HEADER_SIZE);
 	startup_option(body, "COMPRESSION", &value);
 	check_without(body);
+	check_events(body);
 	int rc = request_execute_id(h.flags, body, &id);
 	if (request_parse(h.version, h.flags, h.opcode, body, &r))
 		return 0;
@@ -81,7 +96,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t *to = malloc(room);
 	check_edits(&r, to);
 	for (uint8_t v = 3; v <= 5; v++) {
-		struct request_target t = {.version = v, .consistency = -1, .keyspace = span_text("ks")};
+		struct request_target t = {.version = v, .consistency = -1, .keyspace = span_text("ks"),
+					   .keep_payload = data[2] & 1};
 		t.result_metadata_id = span_text("id");
 		ssize_t n = request_encode(&r, &t, to, room);
 		HOLDS(n >= FRAME_HEADER_SIZE || n == -ENOTSUP);
@@ -90,6 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		body = span_of(to + FRAME_HEADER_SIZE, (size_t)n - FRAME_HEADER_SIZE);
 		HOLDS(request_parse(v, to[1], r.opcode, body, &again) == 0);
 		check_same(&r, &again);
+		HOLDS(span_equal(again.payload, t.keep_payload ? r.payload : span_of(NULL, 0)));
 	}
 	free(to);
 	return 0;
