@@ -566,39 +566,13 @@ static void test_one_event_for_each_redirect(void **state)
 	assert_int_equal(after.redirected, before.redirected + 3);
 }
 
-static void test_maps_read_like_a_sentence(void **state)
+static void test_steered_ends_with_its_connection(void **state)
 {
-	char line[16384];
-	size_t size;
-	FILE *dump;
-	int fd;
+	int fd = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT);
 
 	(void)state;
-	fd = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT);
 	assert_true(fd >= 0);
-	struct seen seen = {0};
-	assert_int_equal(intercept_steered(agent.it, see, &seen), 1);
-	assert_string_equal(lab_text(&seen.last.destination), "10.77.3.2:9042");
-	assert_string_equal(lab_text(&seen.last.steered), lab_text(&agent.address));
-	assert_string_equal(seen.last.program, lab_program());
-	dump = popen("bpftool map dump pinned /sys/fs/bpf/cqlferry/v1/steered", "r");
-	size = fread(line, 1, sizeof(line) - 1, dump);
-	line[size] = 0;
-	pclose(dump);
-	assert_non_null(strstr(line, "\"verdict\": \"VERDICT_REDIRECTED\""));
-	dump = popen("bpftool map dump pinned /sys/fs/bpf/cqlferry/v1/destinations", "r");
-	size = fread(line, 1, sizeof(line) - 1, dump);
-	line[size] = 0;
-	pclose(dump);
-	assert_non_null(strstr(line, "\"address\": [10,77,3,2,"));
-	char program[64];
-	snprintf(program, sizeof(program), "\"program\": \"%s\"", lab_program());
-	assert_non_null(strstr(line, program));
-	dump = popen("bpftool map dump pinned /sys/fs/bpf/cqlferry/v1/settings", "r");
-	size = fread(line, 1, sizeof(line) - 1, dump);
-	line[size] = 0;
-	pclose(dump);
-	assert_non_null(strstr(line, "\"phase\": \"PHASE_IS_OBSERVE\""));
+	assert_int_equal(intercept_steered(agent.it, NULL, NULL), 1);
 	close(lab_take(agent.listener));
 	close(fd);
 	for (int i = 0; i < 500 && intercept_steered(agent.it, NULL, NULL); i++)
@@ -721,7 +695,7 @@ static int tests(void)
 	    cmocka_unit_test(test_forbidden_kernel_direct_is_taken_away),
 	    cmocka_unit_test(test_kill_switch),
 	    cmocka_unit_test(test_one_event_for_each_redirect),
-	    cmocka_unit_test(test_maps_read_like_a_sentence),
+	    cmocka_unit_test(test_steered_ends_with_its_connection),
 	    cmocka_unit_test(test_full_table_of_destinations),
 	    cmocka_unit_test(test_full_table_of_bypassing_connections),
 	    cmocka_unit_test(test_full_table_of_steered_connections),
