@@ -15,6 +15,7 @@ import os
 import sys
 import time
 
+from cassandra import InvalidRequest
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import RoundRobinPolicy, WhiteListRoundRobinPolicy
@@ -34,7 +35,7 @@ class Side:
         policy = WhiteListRoundRobinPolicy(contact.split(",")) if alone else RoundRobinPolicy()
         profile = ExecutionProfile(load_balancing_policy=policy, request_timeout=60, row_factory=tuple_factory)
         self.cluster = Cluster(contact.split(","), port=port, auth_provider=auth, protocol_version=5, schema_metadata_enabled=not alone,
-                               execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20)
+                               execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20, control_connection_timeout=20)
         self.session = self.cluster.connect()
 
     def close(self):
@@ -206,12 +207,18 @@ def compare(origin, target, keyspaces, records=(), slack=2.5, target_only=()):
 
 
 def settle(origin, target, keyspaces, records=(), seconds=15, target_only=(), slack=2.5):
-    """As compare, again until both are equal or the time is over: the mirror is asynchronous."""
+    """As compare, again until both are equal or the time is over: the mirror is asynchronous. So is the schema of a cluster's nodes: one may
+    still name a table that the next one, which is asked for its rows, has dropped."""
     end = time.time() + seconds
     while True:
-        result = compare(origin, target, keyspaces, records, slack, target_only)
-        if result.ok() or time.time() > end:
-            return result
+        try:
+            result = compare(origin, target, keyspaces, records, slack, target_only)
+            if result.ok() or time.time() > end:
+                return result
+        except InvalidRequest as e:
+            if time.time() > end:
+                raise
+            print("compare, again:", e)
         time.sleep(0.5)
 
 

@@ -99,7 +99,8 @@ def clients(address):
 
     profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([address]), request_timeout=30)
     cluster = Cluster([address], auth_provider=PlainTextAuthProvider(lab.USER, lab.PASSWORD), protocol_version=5,
-                      execution_profiles={EXEC_PROFILE_DEFAULT: profile}, schema_metadata_enabled=False, connect_timeout=20)
+                      execution_profiles={EXEC_PROFILE_DEFAULT: profile}, schema_metadata_enabled=False, connect_timeout=20,
+                      control_connection_timeout=20)
     try:
         rows = cluster.connect().execute("SELECT address, driver_name, driver_version, protocol_version, client_options "
                                          "FROM system_views.clients")
@@ -178,8 +179,9 @@ each of these drivers has connections to both nodes, and everything above works 
 rows in and out again, complete. Without cqlferry they have no connection to that node.
 
 Known besides: a driver that loses its connections has to find its nodes again, as with any cluster; until then the application gets the driver's
-errors. gocql 2.1.2 panics in its token-aware policy while every node is down. The Node.js driver leaves timers behind that keep an ended process,
-and may take a node for one that is up although the connection was cut while it prepared its statements there; requests to that node then fail.
+errors. gocql 2.1.2 panics in its token-aware policy while every node is down. The Node.js driver leaves timers behind that keep an ended process.
+Each time it loses all of its connections at once it has one more control connection that finds the nodes anew; on a slow machine its list may end
+with a node that counts as up and is never connected, and statements cannot be prepared there. Its program here then makes a new client.
 """
 
 
