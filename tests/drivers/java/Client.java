@@ -407,7 +407,8 @@ public class Client {
 	void schema(String name) throws InterruptedException {
 		String made = "made_" + prefix;
 		for (String statement : new String[] {"CREATE TABLE " + made + " (id int PRIMARY KEY)", "DROP TABLE " + made}) {
-			run(statement);
+			// Its time includes that of the nodes to agree: 10 s at most, and as much before when another refresh is under way.
+			session.execute(SimpleStatement.newInstance(statement).setTimeout(Duration.ofSeconds(40)));
 			boolean there = statement.startsWith("CREATE");
 			long end = System.nanoTime() + 20_000_000_000L;
 			while (session.getMetadata().getKeyspace(other).get().getTable(CqlIdentifier.fromCql(made)).isPresent() != there) {
