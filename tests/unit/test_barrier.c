@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* TRUNCATE reaches the other cluster behind everything that came before it, wherever that waits; it leaves no tombstone to come too late for. */
-#include <ftw.h>
 
 #include "mirror/hold.h"
 #include "unit/relaytest.h"
+#include "unit/directory.h"
 
 static const struct course mirroring = {.primary = ORIGIN, .mirroring = true};
 
@@ -83,23 +83,13 @@ static unsigned place_of(int what)
 	return SEEN_MAX;
 }
 
-static int forget_file(const char *path, const struct stat *unused, int type, struct FTW *walk)
-{
-	(void)unused;
-	(void)type;
-	(void)walk;
-	return remove(path);
-}
-
 #define LEFT 14400 /* more than a worker takes into memory in two goes */
 
 static void what_an_earlier_life_left_comes_first(void **unused)
 {
-	char directory[] = "/tmp/cqlferry-barrier-XXXXXX";
 	int fd;
 
-	(void)unused;
-	assert_non_null(mkdtemp(directory));
+	assert_int_equal(directory_setup(unused), 0);
 	state_directory = directory;
 	seen_count = 0;
 	atomic_store(&away, true);
@@ -126,7 +116,7 @@ static void what_an_earlier_life_left_comes_first(void **unused)
 	close(fd);
 	agent_stop();
 	state_directory = "";
-	nftw(directory, forget_file, 16, FTW_DEPTH | FTW_PHYS);
+	assert_int_equal(directory_teardown(unused), 0);
 }
 
 static void what_a_node_may_have_forgotten_comes_first(void **unused)

@@ -12,7 +12,7 @@ static struct cert ca, other_ca, service, client;
 
 static int setup(void **state)
 {
-	if (directory_make(state) < 0)
+	if (directory_setup(state) < 0)
 		return -1;
 	ca = cert_make(NULL, "bundle CA", NULL, -DAY, 10 * DAY, true);
 	other_ca = cert_make(NULL, "other CA", NULL, -DAY, 10 * DAY, true);
@@ -31,7 +31,7 @@ static int teardown(void **state)
 	cert_free(&other_ca);
 	cert_free(&service);
 	cert_free(&client);
-	return directory_remove(state);
+	return directory_teardown(state);
 }
 
 static char *slurp(const char *name, size_t *size)

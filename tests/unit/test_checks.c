@@ -14,24 +14,7 @@
 #include "cutover/ledger.h"
 #include "cutover/review.h"
 #include "mirror/skew.h"
-
-static char directory[64];
-
-static int setup(void **unused)
-{
-	(void)unused;
-	snprintf(directory, sizeof(directory), "/tmp/cqlferry-checks-XXXXXX");
-	return mkdtemp(directory) ? 0 : -1;
-}
-
-static int teardown(void **unused)
-{
-	char command[160];
-
-	(void)unused;
-	snprintf(command, sizeof(command), "rm -rf '%s'", directory);
-	return system(command);
-}
+#include "unit/directory.h"
 
 static struct {
 	unsigned count;
@@ -238,8 +221,8 @@ static void test_a_blocker_is_named_before_what_force_overrides(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_debts_outlive_an_agent, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_an_agent_that_ended_without_notice, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_debts_outlive_an_agent, directory_setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(test_an_agent_that_ended_without_notice, directory_setup, directory_teardown),
 		cmocka_unit_test(test_without_a_ledger_the_counters_count),
 		cmocka_unit_test(test_sessions_that_do_not_fit),
 		cmocka_unit_test(test_clocks),

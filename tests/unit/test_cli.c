@@ -18,34 +18,9 @@
 
 #include "control/cli_command.h"
 #include "cutover/ledger_format.h"
+#include "unit/directory.h"
 
-static char place[40], text[65536];
-
-static int setup(void **state)
-{
-	(void)state;
-	memcpy(place, "/tmp/cqlferry-cli-XXXXXX", sizeof("/tmp/cqlferry-cli-XXXXXX"));
-	return mkdtemp(place) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-	char command[80];
-
-	(void)state;
-	snprintf(command, sizeof(command), "rm -rf %s", place);
-	return system(command);
-}
-
-static const char *in_place(const char *name)
-{
-	static char path[4][100];
-	static unsigned turn;
-	char *to = path[turn++ % 4];
-
-	snprintf(to, sizeof(path[0]), "%s/%s", place, name);
-	return to;
-}
+static char text[65536];
 
 /* Runs `cqlferry argv…` as main() does. Its exit status; what it printed is in `text`. */
 static int command(char **argv)
@@ -72,7 +47,7 @@ static int command(char **argv)
 
 static void a_missing_configuration_is_not_a_missing_agent(void **unused)
 {
-	struct cli missing = {.config_file = in_place("nothing.yaml")}, nobody = {.socket = in_place("admin.sock")};
+	struct cli missing = {.config_file = in_directory("nothing.yaml")}, nobody = {.socket = in_directory("admin.sock")};
 	json_t *final = NULL;
 	int code = 0;
 
@@ -87,13 +62,13 @@ static void a_missing_configuration_is_not_a_missing_agent(void **unused)
 /* With pins of its own, of which there are none: the machine's switch is not touched. */
 static void off_without_an_agent_answers_in_json(void **unused)
 {
-	char *config = strdup(in_place("c.yaml"));
+	char *config = strdup(in_directory("c.yaml"));
 	char *argv[] = {(char *)"cqlferry", (char *)"off", (char *)"--force", (char *)"--remove", (char *)"--json", (char *)"--config", config, NULL};
 	FILE *file = fopen(config, "w");
 	json_t *answer, *expected = json_pack("{s:b, s:b, s:s}", "ok", 1, "agent", 0, "interception", "removed");
 
 	(void)unused;
-	fprintf(file, "admin: {socket: %s/admin.sock}\nintercept: {pinPath: %s/pins}\n", place, place);
+	fprintf(file, "admin: {socket: %s/admin.sock}\nintercept: {pinPath: %s/pins}\n", directory, directory);
 	fclose(file);
 	assert_int_equal(command(argv), CLI_OK);
 	answer = json_loads(text, 0, NULL);
@@ -142,7 +117,7 @@ static void agent_start(struct agent *a, const char *path, const char *answer)
 
 static void phase_is_one_object_a_line(void **unused)
 {
-	char *path = strdup(in_place("admin.sock"));
+	char *path = strdup(in_directory("admin.sock"));
 	char *argv[] = {(char *)"cqlferry", (char *)"phase", (char *)"--json", (char *)"--socket", path, NULL};
 	struct agent a;
 
@@ -159,10 +134,10 @@ static void phase_is_one_object_a_line(void **unused)
 
 static void gaps_of_more_causes_than_are_counted(void **unused)
 {
-	char *argv[] = {(char *)"cqlferry", (char *)"gaps", (char *)"--directory", place, (char *)"--json", NULL};
+	char *argv[] = {(char *)"cqlferry", (char *)"gaps", (char *)"--directory", directory, (char *)"--json", NULL};
 	json_int_t sum = 0, others = 0;
 	json_t *answer, *totals, *one;
-	FILE *log = fopen(in_place("gaps.log"), "w");
+	FILE *log = fopen(in_directory("gaps.log"), "w");
 	char line[LEDGER_LINE_MAX];
 	size_t i;
 
@@ -197,10 +172,10 @@ static void gaps_of_more_causes_than_are_counted(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_missing_configuration_is_not_a_missing_agent, setup, teardown),
-		cmocka_unit_test_setup_teardown(off_without_an_agent_answers_in_json, setup, teardown),
-		cmocka_unit_test_setup_teardown(phase_is_one_object_a_line, setup, teardown),
-		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_missing_configuration_is_not_a_missing_agent, directory_setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(off_without_an_agent_answers_in_json, directory_setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(phase_is_one_object_a_line, directory_setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(gaps_of_more_causes_than_are_counted, directory_setup, directory_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

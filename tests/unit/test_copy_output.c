@@ -15,26 +15,16 @@
 #include <unistd.h>
 
 #include "copy/export_priv.h"
+#include "unit/directory.h"
 
-static char directory[64], path[96];
+static const char *path;
 
-static int setup(void **unused)
+static int setup(void **state)
 {
-	(void)unused;
-	snprintf(directory, sizeof(directory), "/tmp/cqlferry-copy-XXXXXX");
-	if (!mkdtemp(directory))
-		return -1;
-	snprintf(path, sizeof(path), "%s/out.csv", directory);
-	return 0;
-}
+	int rc = directory_setup(state);
 
-static int teardown(void **unused)
-{
-	char command[160];
-
-	(void)unused;
-	snprintf(command, sizeof(command), "rm -rf '%s'", directory);
-	return system(command);
+	path = in_directory("out.csv");
+	return rc;
 }
 
 static struct bytes bytes_of(const char *text)
@@ -212,11 +202,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_rows_that_the_disk_did_not_take_are_there_after_a_resume, setup,
-					    teardown),
-	    cmocka_unit_test_setup_teardown(test_a_write_over_two_files_is_taken_back_from_both, setup, teardown),
-	    cmocka_unit_test_setup_teardown(test_a_file_without_its_header_is_not_gone_on_with, setup, teardown),
+					    directory_teardown),
+	    cmocka_unit_test_setup_teardown(test_a_write_over_two_files_is_taken_back_from_both, setup, directory_teardown),
+	    cmocka_unit_test_setup_teardown(test_a_file_without_its_header_is_not_gone_on_with, setup, directory_teardown),
 	    cmocka_unit_test(test_a_null_that_holds_the_delimiter_is_quoted_in_columns_of_numbers),
-	    cmocka_unit_test_setup_teardown(test_the_progress_is_saved_while_another_file_is_begun, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_the_progress_is_saved_while_another_file_is_begun, setup, directory_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,13 +17,14 @@
 #include "base/log.h"
 #include "mirror/journal.h"
 #include "mirror/recovery.h"
+#include "unit/directory.h"
 
 #define MIB (1u << 20)
 
 static _Atomic uint64_t epoch;
 
 struct place {
-	char state[64];
+	char state[DIRECTORY_MAX];
 	struct journals all;
 	struct recovery *recovery;
 	struct recovery_found found;
@@ -45,8 +46,7 @@ static void make_place(struct place *p, size_t budget)
 {
 	memset(p, 0, sizeof(*p));
 	epoch = 0;
-	strcpy(p->state, "/tmp/cqlferry-journal-XXXXXX");
-	assert_non_null(mkdtemp(p->state));
+	assert_int_equal(directory_make(p->state), 0);
 	open_place(p, budget);
 }
 
@@ -66,12 +66,9 @@ static void die(struct place *p)
 
 static void remove_place(struct place *p)
 {
-	char command[200];
-
 	journal_free(p->j);
 	recovery_close(p->recovery);
-	snprintf(command, sizeof(command), "rm -rf %s", p->state);
-	assert_int_equal(system(command), 0);
+	assert_int_equal(directory_remove(p->state), 0);
 }
 
 static struct record *write_one(struct place *p, enum journal_kind kind, unsigned number, size_t size, int *ret_error)

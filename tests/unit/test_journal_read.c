@@ -21,6 +21,7 @@
 #include "mirror/journal.h"
 #include "mirror/journal_read.h"
 #include "mirror/tables.h"
+#include "unit/directory.h"
 
 static void texts_lose_their_values(void **unused)
 {
@@ -76,7 +77,7 @@ static void names_are_those_of_cql(void **unused)
 static _Atomic uint64_t epoch;
 
 struct place {
-	char state[64];
+	char state[DIRECTORY_MAX];
 	struct journals all;
 	struct journal *journal;
 	struct worker worker;
@@ -85,8 +86,7 @@ struct place {
 static void make_place(struct place *p)
 {
 	memset(p, 0, sizeof(*p));
-	strcpy(p->state, "/tmp/cqlferry-dead-XXXXXX");
-	assert_non_null(mkdtemp(p->state));
+	assert_int_equal(directory_make(p->state), 0);
 	p->all = (struct journals){.directory = -1, .budget = 64u << 20, .file_size = 64u << 10, .epoch = &epoch};
 	p->journal = journal_new(&p->all, 0, TARGET);
 	assert_non_null(p->journal);
@@ -94,11 +94,8 @@ static void make_place(struct place *p)
 
 static void remove_place(struct place *p)
 {
-	char command[100];
-
 	journal_free(p->journal);
-	snprintf(command, sizeof(command), "rm -rf %s", p->state);
-	assert_int_equal(system(command), 0);
+	assert_int_equal(directory_remove(p->state), 0);
 }
 
 /* QUERY, version 4, consistency ONE, no values. */

@@ -19,6 +19,7 @@
 #include "cutover/state.h"
 #include "relay/session.h"
 #include "relay/worker.h"
+#include "unit/directory.h"
 
 /* ---- sessions */
 
@@ -102,7 +103,6 @@ static const char *const phase_moves[PHASES] = {
 	[PHASE_FINISH] = "",
 };
 
-static char directory[64];
 static struct told {
 	unsigned calls;
 	bool failed;
@@ -264,31 +264,15 @@ static void an_unreadable_state_stops_the_start(void **unused)
 	uv_loop_close(&a.loop);
 }
 
-static int setup(void **unused)
-{
-	(void)unused;
-	snprintf(directory, sizeof(directory), "/tmp/cqlferry-phase-XXXXXX");
-	return mkdtemp(directory) ? 0 : -1;
-}
-
-static int teardown(void **unused)
-{
-	char command[160];
-
-	(void)unused;
-	snprintf(command, sizeof(command), "rm -rf '%s'", directory);
-	return system(command);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sessions_move_only_as_drawn),
 		cmocka_unit_test(a_session_that_was_freed_is_noticed),
-		cmocka_unit_test_setup_teardown(phases_move_only_as_drawn, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_hint_names_exactly_what_is_possible, setup, teardown),
+		cmocka_unit_test_setup_teardown(phases_move_only_as_drawn, directory_setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(the_hint_names_exactly_what_is_possible, directory_setup, directory_teardown),
 		cmocka_unit_test(names_are_phases_and_back),
-		cmocka_unit_test_setup_teardown(an_unreadable_state_stops_the_start, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_unreadable_state_stops_the_start, directory_setup, directory_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 
 #include "relay/batch_ids.h"
 #include "relay/prepared.h"
+#include "unit/directory.h"
 
 /* One bind variable `name` of type int, as it stands in an answer's columns (global table spec). */
 struct answer {
@@ -323,7 +324,6 @@ static const char now[] = "INSERT INTO t (k, v) VALUES (now(), ?)", changed[] = 
 /* What is executed in place of a statement follows from its text, also after a restart; whose id was told is kept. */
 static void a_restart_forgets_nothing(void **unused)
 {
-	char directory[] = "/tmp/cqlferry-prepared-XXXXXX", path[64];
 	struct prepared_map *m = prepared_map_new();
 	struct prepared_cache *c = prepared_cache_new(m);
 	struct prepared *p;
@@ -331,8 +331,7 @@ static void a_restart_forgets_nothing(void **unused)
 	struct answer a;
 	bool damaged;
 
-	(void)unused;
-	assert_non_null(mkdtemp(directory));
+	assert_int_equal(directory_setup(unused), 0);
 	prepared_map_learn(m, ORIGIN, 4, span_text(now), "ks", answer(&a, "now", "v", TYPE_INT, NULL));
 	p = prepared_find(c, span_text("now"))->prepared;
 	assert_true(p->calls);
@@ -368,9 +367,7 @@ static void a_restart_forgets_nothing(void **unused)
 	assert_int_equal(p->statement.flags, 0);
 	prepared_cache_free(c);
 	prepared_map_free(m);
-	snprintf(path, sizeof(path), "%s/prepared.keep", directory);
-	unlink(path);
-	rmdir(directory);
+	assert_int_equal(directory_teardown(unused), 0);
 }
 
 /* Two nodes of a cluster that do not agree on a table take turns: what they say is not kept again each time. */
@@ -409,7 +406,6 @@ static void a_table_made_anew_makes_another_statement(void **unused)
 		{"a bigint, which changes nothing", TYPE_BIGINT, STATEMENT_ARITHMETIC},
 		{"a counter again", TYPE_COUNTER, STATEMENT_COUNTER},
 	};
-	char directory[] = "/tmp/cqlferry-prepared-XXXXXX", path[64];
 	struct prepared_map *m = prepared_map_new();
 	struct prepared_cache *c = prepared_cache_new(m);
 	struct prepared_slot *slot, *first;
@@ -443,7 +439,7 @@ static void a_table_made_anew_makes_another_statement(void **unused)
 	assert_int_equal(prepared_find(c, span_text("other"))->prepared->statement.kind, STATEMENT_INSERT);
 
 	/* The table is made anew while nobody looks. */
-	assert_non_null(mkdtemp(directory));
+	assert_int_equal(directory_setup(unused), 0);
 	assert_int_equal(prepared_map_save(m, directory, &error), 0);
 	prepared_cache_free(c);
 	prepared_map_free(m);
@@ -453,9 +449,7 @@ static void a_table_made_anew_makes_another_statement(void **unused)
 	assert_int_equal(prepared_find(c, span_text("origin"))->prepared->statement.flags, STATEMENT_COUNTER);
 	prepared_map_learn(m, ORIGIN, 4, span_text(add), "ks", answer(&a, "origin", "x", TYPE_INT, NULL));
 	assert_int_equal(prepared_find(c, span_text("origin"))->prepared->statement.flags, STATEMENT_ARITHMETIC);
-	snprintf(path, sizeof(path), "%s/prepared.keep", directory);
-	unlink(path);
-	rmdir(directory);
+	assert_int_equal(directory_teardown(unused), 0);
 	prepared_cache_free(c);
 	prepared_map_free(m);
 }

@@ -5,6 +5,7 @@
 #include "mirror/hold.h"
 #include "mirror/recovery.h"
 #include "unit/relaytest.h"
+#include "unit/directory.h"
 
 static const struct course mirroring = {.primary = ORIGIN, .mirroring = true};
 
@@ -13,7 +14,7 @@ static const struct course mirroring = {.primary = ORIGIN, .mirroring = true};
 
 /* The journal of a life that has ended. */
 struct left {
-	char state[64];
+	char state[DIRECTORY_MAX];
 	struct journals all;
 	_Atomic uint64_t epoch;
 	struct recovery *recovery;
@@ -26,8 +27,7 @@ static void life_begin(struct left *l)
 	struct error error;
 
 	memset(l, 0, sizeof(*l));
-	snprintf(l->state, sizeof(l->state), "/tmp/cqlferry-recovery-XXXXXX");
-	assert_non_null(mkdtemp(l->state));
+	assert_int_equal(directory_make(l->state), 0);
 	l->all = (struct journals){.budget = 8u << 20, .file_size = 64u << 10, .epoch = &l->epoch};
 	assert_int_equal(recovery_open(l->state, JOURNAL_SYNC_NONE, &l->all, &l->recovery, &found, &error), 0);
 	l->journal = journal_new(&l->all, 0, TARGET);
@@ -67,12 +67,9 @@ static void life_end(struct left *l)
 
 static void agent_end(struct left *l)
 {
-	char command[100];
-
 	agent_stop();
 	state_directory = "";
-	snprintf(command, sizeof(command), "rm -rf %s", l->state);
-	assert_int_equal(system(command), 0);
+	assert_int_equal(directory_remove(l->state), 0);
 }
 
 static bool delivered(unsigned writes, unsigned truncates)

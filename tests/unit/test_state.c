@@ -12,26 +12,16 @@
 #include <unistd.h>
 
 #include "cutover/state.h"
+#include "unit/directory.h"
 
-static char directory[64], path[128];
+static const char *path;
 
-static int setup(void **unused)
+static int setup(void **state)
 {
-	(void)unused;
-	snprintf(directory, sizeof(directory), "/tmp/cqlferry-state-XXXXXX");
-	if (!mkdtemp(directory))
-		return -1;
-	snprintf(path, sizeof(path), "%s/phase.json", directory);
-	return 0;
-}
+	int rc = directory_setup(state);
 
-static int teardown(void **unused)
-{
-	char command[160];
-
-	(void)unused;
-	snprintf(command, sizeof(command), "rm -rf '%s'", directory);
-	return system(command);
+	path = in_directory("phase.json");
+	return rc;
 }
 
 static void write_file(const char *text, size_t size)
@@ -184,12 +174,12 @@ static void the_directory_is_made(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(every_phase_comes_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(no_file_is_no_state, setup, teardown),
-		cmocka_unit_test_setup_teardown(every_truncation_is_an_error, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_not_understood_is_an_error, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_the_old_state, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_directory_is_made, setup, teardown),
+		cmocka_unit_test_setup_teardown(every_phase_comes_back, setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(no_file_is_no_state, setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(every_truncation_is_an_error, setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(what_is_not_understood_is_an_error, setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_the_old_state, setup, directory_teardown),
+		cmocka_unit_test_setup_teardown(the_directory_is_made, setup, directory_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

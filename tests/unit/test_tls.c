@@ -14,7 +14,7 @@ static struct cert ca, other_ca, node, client;
 
 static int setup(void **state)
 {
-	if (directory_make(state) < 0)
+	if (directory_setup(state) < 0)
 		return -1;
 	ca = cert_make(NULL, "test CA", NULL, -DAY, 10 * DAY, true);
 	other_ca = cert_make(NULL, "other CA", NULL, -DAY, 10 * DAY, true);
@@ -33,7 +33,7 @@ static int teardown(void **state)
 	cert_free(&other_ca);
 	cert_free(&node);
 	cert_free(&client);
-	return directory_remove(state);
+	return directory_teardown(state);
 }
 
 static struct tls_context *context_of(const struct tls_settings *s)
@@ -50,8 +50,8 @@ static struct tls_context *server_context(const char *name, enum tls_version low
 {
 	char cert[128], key[128];
 
-	snprintf(cert, sizeof(cert), "%s/%s.pem", play_directory, name);
-	snprintf(key, sizeof(key), "%s/%s.key", play_directory, name);
+	snprintf(cert, sizeof(cert), "%s/%s.pem", directory, name);
+	snprintf(key, sizeof(key), "%s/%s.key", directory, name);
 	/* Read now; only refresh would look at them again. */
 	return context_of(
 	    &(struct tls_settings){.server = true, .cert_file = cert, .key_file = key, .lowest = lowest});
@@ -237,8 +237,8 @@ static void clients_show_certificates(void **unused)
 			int fd[2];
 
 			if (cases[i].cert) {
-				snprintf(cert, sizeof(cert), "%s/%s.pem", play_directory, cases[i].cert);
-				snprintf(key, sizeof(key), "%s/%s.key", play_directory, cases[i].cert);
+				snprintf(cert, sizeof(cert), "%s/%s.pem", directory, cases[i].cert);
+				snprintf(key, sizeof(key), "%s/%s.key", directory, cases[i].cert);
 			}
 			tls = context_of(&(struct tls_settings){.ca_file = in_directory("ca.pem"),
 								.cert_file = cert,

@@ -12,7 +12,7 @@ static struct cert ca, node, later;
 
 static int setup(void **state)
 {
-	if (directory_make(state) < 0)
+	if (directory_setup(state) < 0)
 		return -1;
 	ca = cert_make(NULL, "test CA", NULL, -DAY, 10 * DAY, true);
 	node = cert_make(&ca, "node", "IP:127.0.0.1", -DAY, DAY, false);
@@ -28,7 +28,7 @@ static int teardown(void **state)
 	cert_free(&ca);
 	cert_free(&node);
 	cert_free(&later);
-	return directory_remove(state);
+	return directory_teardown(state);
 }
 
 static void write_p12(const char *name, const char *password)

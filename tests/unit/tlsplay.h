@@ -23,43 +23,11 @@
 #include <unistd.h>
 
 #include "net/stream_tls.h"
+#include "unit/directory.h"
 
 #define DAY (24 * 3600L)
 
-/* ---- a directory of files */
-
-static char play_directory[64];
-
-/* The same text for the same name, for as long as the test runs: settings borrow it. */
-static inline const char *in_directory(const char *name)
-{
-	static char text[64][128];
-	char wanted[128];
-	unsigned i = 0;
-
-	snprintf(wanted, sizeof(wanted), "%s/%s", play_directory, name);
-	while (text[i][0] && strcmp(text[i], wanted) != 0)
-		if (++i == 64)
-			abort();
-	memcpy(text[i], wanted, sizeof(wanted));
-	return text[i];
-}
-
-static inline int directory_make(void **unused)
-{
-	(void)unused;
-	snprintf(play_directory, sizeof(play_directory), "/tmp/cqlferry-test-tls-XXXXXX");
-	return mkdtemp(play_directory) ? 0 : -1;
-}
-
-static inline int directory_remove(void **unused)
-{
-	char command[128];
-
-	(void)unused;
-	snprintf(command, sizeof(command), "rm -rf '%s'", play_directory);
-	return system(command);
-}
+/* ---- files */
 
 static inline void file_write(const char *name, const void *data, size_t size)
 {
