@@ -28,13 +28,13 @@ import workload  # noqa: E402
 class Side:
     """One cluster, read whole: rows[(table, key)] = {column: (value, writetime, expiry)}."""
 
-    def __init__(self, name, contact, user="cassandra", password="cassandra", port=9042, alone=False):
-        """alone: no other node than the contact is asked."""
+    def __init__(self, name, contact, user="cassandra", password="cassandra", port=9042, alone=False, metadata=True):
+        """alone: no other node than the contact is asked. metadata: the driver reads the schema, at first and after each change of it."""
         self.name = name
         auth = PlainTextAuthProvider(user, password) if user else None
         policy = WhiteListRoundRobinPolicy(contact.split(",")) if alone else RoundRobinPolicy()
         profile = ExecutionProfile(load_balancing_policy=policy, request_timeout=60, row_factory=tuple_factory)
-        self.cluster = Cluster(contact.split(","), port=port, auth_provider=auth, protocol_version=5, schema_metadata_enabled=not alone,
+        self.cluster = Cluster(contact.split(","), port=port, auth_provider=auth, protocol_version=5, schema_metadata_enabled=metadata and not alone,
                                execution_profiles={EXEC_PROFILE_DEFAULT: profile}, connect_timeout=20, control_connection_timeout=20)
         self.session = self.cluster.connect()
 

@@ -161,7 +161,7 @@ class Cassandra:
         """Executes statements over a short straight connection; the rows of the last one as a list."""
         import compare
 
-        side = compare.Side(self.name, self.address, USER, PASSWORD)
+        side = compare.Side(self.name, self.address, USER, PASSWORD, metadata=False)
         try:
             rows = []
             for s in statements:
