@@ -152,8 +152,9 @@ static inline void *cluster_run(void *argument)
 		if (p == &c->peer[PEERS])
 			abort();
 		*p = (struct peer){.cluster = c, .fd = fd};
-		pthread_create(&p->thread, NULL, peer_run, p);
+		/* Counted before it can answer: who has had an answer finds it. */
 		atomic_fetch_add(&c->count, 1);
+		pthread_create(&p->thread, NULL, peer_run, p);
 	}
 	return NULL;
 }
