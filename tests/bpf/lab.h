@@ -393,6 +393,31 @@ static inline int lab_connect(enum lab_place place, const char *ip, int port)
 	return -outcome;
 }
 
+/* Connects to the cluster with a short patience, as drivers have, and closes. 0, or the errno of the outcome. */
+static inline int lab_try_connect(enum lab_place pod)
+{
+	int fd = lab_socket(pod, AF_INET, 0);
+	int outcome = lab_connect_fd(pod, fd, LAB_CLUSTER4, LAB_PORT, 60);
+
+	close(fd);
+	return outcome;
+}
+
+/* What becomes of the pod's SYNs to the agent, in nft's words ("drop"); NULL: the rule goes. */
+static inline void lab_egress_policy(enum lab_place pod, const char *action)
+{
+	lab_enter(pod);
+	if (action)
+		assert_int_equal(lab_run("nft 'add table inet guard; add chain inet guard out { type filter "
+					 "hook output priority 0; }; "
+					 "add rule inet guard out ip daddr 10.77.1.1 tcp flags syn %s'",
+					 action),
+				 0);
+	else
+		assert_int_equal(lab_run("nft delete table inet guard"), 0);
+	lab_leave();
+}
+
 /* What the kernel calls this program. */
 static inline const char *lab_program(void)
 {

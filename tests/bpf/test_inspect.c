@@ -14,17 +14,6 @@ static struct lab_agent agent;
 static int cluster, session, end, unaccepted, past;
 static struct intercept_origin origin;
 
-static void egress_policy(bool on)
-{
-	lab_enter(LAB_POD_B);
-	assert_int_equal(lab_run(on ? "nft 'add table inet guard; add chain inet guard out { type filter "
-				      "hook output priority 0; }; "
-				      "add rule inet guard out ip daddr 10.77.1.1 tcp flags syn drop'"
-				    : "nft delete table inet guard"),
-			 0);
-	lab_leave();
-}
-
 static int setup(void **state)
 {
 	struct intercept_options options = lab_options();
@@ -40,16 +29,12 @@ static int setup(void **state)
 	agent = lab_agent_open(&options);
 	assert_int_equal(intercept_set_direct(agent.it, targets, 1, &e), 0);
 
-	egress_policy(true);
-	for (int i = 0; i < 2; i++) {
-		int fd = lab_socket(LAB_POD_B, AF_INET, 0);
-
-		assert_int_not_equal(lab_connect_fd(LAB_POD_B, fd, LAB_CLUSTER4, LAB_PORT, 60), 0);
-		close(fd);
-	}
+	lab_egress_policy(LAB_POD_B, "drop");
+	for (int i = 0; i < 2; i++)
+		assert_int_not_equal(lab_try_connect(LAB_POD_B), 0);
 	past = lab_connect(LAB_POD_B, LAB_CLUSTER4, LAB_PORT);
 	assert_true(past >= 0);
-	egress_policy(false);
+	lab_egress_policy(LAB_POD_B, NULL);
 
 	assert_int_equal(intercept_set_phase(agent.it, INTERCEPT_MIRROR), 0);
 	session = lab_connect(LAB_POD_A, LAB_CLUSTER4, LAB_PORT);
@@ -137,6 +122,7 @@ static const struct {
     {"clients", {NULL}},
     {"listening", {NULL}},
 };
+
 /* Words in capitals that only this run knows: the agent's port, and socket cookies byte by byte. */
 static void fill(const char *says, char *ret_text, size_t size)
 {

@@ -45,16 +45,6 @@ static void see(void *opaque, const struct intercept_event *event)
 	snprintf(seen->cause, sizeof(seen->cause), "%s", event->cause);
 }
 
-/* A client with a short patience, as drivers have. */
-static int try_connect(enum lab_place pod)
-{
-	int fd = lab_socket(pod, AF_INET, 0);
-	int outcome = lab_connect_fd(pod, fd, LAB_CLUSTER4, LAB_PORT, 60);
-
-	close(fd);
-	return outcome;
-}
-
 static void wait_ms(unsigned ms)
 {
 	uint64_t end = clock_now_ns() + ms * 1000000ull;
@@ -71,20 +61,6 @@ static void forget_trips(void)
 		bpf_map_delete_elem(loader_map_fd(agent.it, "trips"), &key);
 }
 
-static void egress_policy(enum lab_place pod, const char *action)
-{
-	lab_enter(pod);
-	if (action)
-		assert_int_equal(lab_run("nft 'add table inet guard; add chain inet guard out { type filter "
-					 "hook output priority 0; }; "
-					 "add rule inet guard out ip daddr 10.77.1.1 tcp flags syn %s'",
-					 action),
-				 0);
-	else
-		assert_int_equal(lab_run("nft delete table inet guard"), 0);
-	lab_leave();
-}
-
 static void expect_trip_with(const char *action)
 {
 	uint64_t trips = lab_counter(agent.it, "trips"), bypassed = lab_counter(agent.it, "bypassed_tripped");
@@ -93,9 +69,9 @@ static void expect_trip_with(const char *action)
 	forget_trips();
 	intercept_events_poll(agent.it, see, &seen);
 	memset(&seen, 0, sizeof(seen));
-	egress_policy(LAB_POD_A, action);
-	assert_int_not_equal(try_connect(LAB_POD_A), 0);
-	assert_int_not_equal(try_connect(LAB_POD_A), 0);
+	lab_egress_policy(LAB_POD_A, action);
+	assert_int_not_equal(lab_try_connect(LAB_POD_A), 0);
+	assert_int_not_equal(lab_try_connect(LAB_POD_A), 0);
 	assert_int_equal(lab_counter(agent.it, "trips"), trips + 1);
 	/* the third goes where it wanted to go; other namespaces are served as before */
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "cluster");
@@ -104,7 +80,7 @@ static void expect_trip_with(const char *action)
 	intercept_events_poll(agent.it, see, &seen);
 	assert_int_equal(seen.tripped, 1);
 	assert_string_equal(seen.cause, "agent not reachable");
-	egress_policy(LAB_POD_A, NULL);
+	lab_egress_policy(LAB_POD_A, NULL);
 	/* and after a while it is tried again */
 	wait_ms(650);
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "agent");
@@ -128,15 +104,15 @@ static void test_trip_follows_the_phase(void **state)
 	(void)state;
 	forget_trips();
 	intercept_set_phase(agent.it, INTERCEPT_MIRROR);
-	egress_policy(LAB_POD_A, "drop");
-	assert_int_equal(try_connect(LAB_POD_A), ETIMEDOUT);
-	assert_int_equal(try_connect(LAB_POD_A), ETIMEDOUT);
+	lab_egress_policy(LAB_POD_A, "drop");
+	assert_int_equal(lab_try_connect(LAB_POD_A), ETIMEDOUT);
+	assert_int_equal(lab_try_connect(LAB_POD_A), ETIMEDOUT);
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "ECONNREFUSED");
 	wait_ms(320);
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "cluster");
 	intercept_set_phase(agent.it, INTERCEPT_CUTOVER);
 	assert_string_equal(lab_where(&agent, LAB_POD_A, cluster), "ECONNREFUSED");
-	egress_policy(LAB_POD_A, NULL);
+	lab_egress_policy(LAB_POD_A, NULL);
 	intercept_set_phase(agent.it, INTERCEPT_OBSERVE);
 	wait_ms(650);
 }
@@ -196,7 +172,7 @@ static void test_what_is_no_strike(void **state)
 		close(end);
 	}
 	/* an agent that goes while clients are on their way to it */
-	egress_policy(LAB_POD_A, "drop");
+	lab_egress_policy(LAB_POD_A, "drop");
 	int waiting[3];
 	struct sockaddr_storage to = lab_address(LAB_CLUSTER4, LAB_PORT);
 	lab_enter(LAB_POD_A);
@@ -209,11 +185,11 @@ static void test_what_is_no_strike(void **state)
 	close(agent.listener);
 	for (int i = 0; i < 3; i++)
 		close(waiting[i]);
-	egress_policy(LAB_POD_A, NULL);
+	lab_egress_policy(LAB_POD_A, NULL);
 	/* an agent that is not there */
 	intercept_set_phase(agent.it, INTERCEPT_CUTOVER);
 	for (int i = 0; i < 6; i++)
-		assert_int_equal(try_connect(LAB_POD_A), ECONNREFUSED);
+		assert_int_equal(lab_try_connect(LAB_POD_A), ECONNREFUSED);
 	intercept_set_phase(agent.it, INTERCEPT_OBSERVE);
 	agent.listener =
 	    lab_listen(LAB_HOST, "10.77.1.1", ntohs(((struct sockaddr_in *)&agent.address)->sin_port));
